@@ -1,0 +1,140 @@
+"""Finds out who is calling: one resolver for every header a client may carry its key in."""
+
+import hmac
+from collections.abc import Iterable
+from typing import Protocol
+
+from api.key_cache import KeyCache
+from shared.api_key import is_secret, split
+from shared.caller import ANONYMOUS_CALLER, MASTER_CALLER, Caller
+from shared.catalog import Catalog
+from shared.clock import Clock
+from shared.errors import NotAuthenticated, NotPermitted, Overloaded
+from shared.postgres.keys import KeyRecord
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""As ASGI gives them: names in lower case."""
+
+AUTHORIZATION = b"authorization"
+HEADERS_IN_ORDER = (b"otari-key", b"anyllm-key", b"x-anyllm-key", AUTHORIZATION, b"x-api-key")
+"""The first that is not empty wins, whether it is right or not."""
+_NAMES = frozenset(HEADERS_IN_ORDER)
+BEARER = b"bearer "
+
+MISSING = "Missing Otari-Key, Authorization, or x-api-key header"
+NOT_BEARER = "Invalid header format. Expected 'Bearer <token>'"
+UNKNOWN = "Invalid API key"
+
+
+class HasCatalog(Protocol):
+    @property
+    def current(self) -> Catalog: ...
+
+
+class Authenticator:
+    """Give it `KeyCache.run()` running."""
+
+    def __init__(
+        self, *, keys: KeyCache, catalog: HasCatalog, master_key: str, clock: Clock
+    ) -> None:
+        self._keys = keys
+        self._catalog = catalog
+        self._master_key = master_key.encode()
+        self._clock = clock
+
+    def cached(self, headers: Headers) -> Caller | None:
+        """The caller, where that is known without waiting; else None: ask `caller`.
+
+        None also stands for every refusal. Meant for the hot path: try this, then await `caller`.
+        """
+        if self._catalog.current.document.auth.mode == "open":
+            return ANONYMOUS_CALLER
+        token = _token(headers)
+        if token is None:
+            return None
+        parts = split(token)
+        if parts is None:
+            return MASTER_CALLER if self._is_master(token) else None
+        record = self._keys.cached(parts[0])
+        if record is None or not is_secret(parts[1], record.secret_sha256):
+            return None
+        if record.is_active and not record.user_is_blocked and not self._has_expired(record):
+            return record.caller
+        return None
+
+    async def caller(self, headers: Headers) -> Caller:
+        """Raises NotAuthenticated, NotPermitted (a blocked user), Overloaded (no store to ask)."""
+        if self._catalog.current.document.auth.mode == "open":
+            return ANONYMOUS_CALLER
+        token = read_token(headers)
+        if self._is_master(token):
+            return MASTER_CALLER
+        parts = split(token)
+        if parts is None:
+            raise NotAuthenticated(UNKNOWN)
+        record = await self._keys.get(parts[0])
+        if record is None or not is_secret(parts[1], record.secret_sha256):
+            raise NotAuthenticated(UNKNOWN)
+        self._check(record)
+        return record.caller
+
+    def require_master(self, headers: Headers) -> Caller:
+        """For management routes, in open mode too. Raises NotAuthenticated, or Overloaded (503)
+        where no master key is configured.
+        """
+        token = read_token(headers)
+        if not self._master_key:
+            raise Overloaded(
+                "Master key not configured. Set GATEWAY_MASTER_KEY environment variable.",
+                code="master_key_not_configured",
+            )
+        if not self._is_master(token):
+            raise NotAuthenticated("Invalid master key")
+        return MASTER_CALLER
+
+    def _is_master(self, token: bytes) -> bool:
+        # An empty master key must match nothing.
+        return bool(self._master_key) and hmac.compare_digest(token, self._master_key)
+
+    def _check(self, record: KeyRecord) -> None:
+        """Said only to those who hold the secret."""
+        if not record.is_active:
+            raise NotAuthenticated("API key is inactive")
+        if self._has_expired(record):
+            raise NotAuthenticated("API key has expired")
+        if record.user_is_blocked:
+            raise NotPermitted(f"User '{record.caller.user}' is blocked", code="user_blocked")
+
+    def _has_expired(self, record: KeyRecord) -> bool:
+        return record.expires_at is not None and record.expires_at < self._clock.now()
+
+
+def read_token(headers: Headers) -> bytes:
+    """The credential a request carries. Raises NotAuthenticated."""
+    found = _first(headers)
+    if found is None:
+        raise NotAuthenticated(MISSING, code="missing_api_key")
+    token = _strip(*found)
+    if token is None:
+        raise NotAuthenticated(NOT_BEARER)
+    return token
+
+
+def _token(headers: Headers) -> bytes | None:
+    found = _first(headers)
+    return None if found is None else _strip(*found)
+
+
+def _first(headers: Headers) -> tuple[bytes, bytes] | None:
+    """The header that counts, by the order of families; of equal names, the first with a value."""
+    found = [(name, value) for name, value in headers if name in _NAMES and value.strip()]
+    if len(found) < 2:
+        return found[0] if found else None
+    return min(found, key=lambda header: HEADERS_IN_ORDER.index(header[0]))
+
+
+def _strip(name: bytes, value: bytes) -> bytes | None:
+    """The token without its scheme; None where the scheme is missing and required."""
+    if value[:7].lower() == BEARER:
+        return value[7:].strip()
+    return None if name == AUTHORIZATION else value.strip()

@@ -1,0 +1,99 @@
+"""`gateway config`: checks, applies and shows the catalog of providers and models."""
+
+import asyncio
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from api.cli.environment import settings_for
+from api.cli.options import DEFAULT_DATA_DIR, DataDir
+from shared.catalog import Catalog, CatalogInvalid
+from shared.postgres.catalogs import CatalogStore
+from shared.postgres.session import PostgresAway, open_postgres
+
+File = Annotated[
+    Path | None,
+    typer.Argument(exists=True, dir_okay=False, help="A gateway.toml; the built-in one otherwise."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    family = typer.Typer(
+        help="Check, apply and show the catalog of providers and models.", no_args_is_help=True
+    )
+    family.command("check")(check)
+    family.command("apply")(apply)
+    family.command("show")(show)
+    app.add_typer(family, name="config")
+
+
+def check(file: File = None) -> None:
+    """Read a catalog, and say what is wrong with it or which hash it has. Changes nothing."""
+    catalog = _loaded(file)
+    document = catalog.document
+    typer.echo(
+        f"{catalog.hash}: {len(document.models)} models, {len(document.providers)} providers"
+    )
+
+
+def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Make a catalog the active one. Every process switches to it within a second.
+
+    A file that is not a catalog is refused with the reason, and the active one stays.
+    """
+    catalog = _loaded(file)
+    try:
+        asyncio.run(_apply(_database_url(data_dir), catalog))
+    except PostgresAway as error:
+        _fail(str(error))
+    typer.echo(f"{catalog.hash} is active")
+
+
+def show(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print the active catalog as JSON, under its hash."""
+    try:
+        catalog = asyncio.run(_active(_database_url(data_dir)))
+    except (PostgresAway, CatalogInvalid) as error:
+        _fail(str(error))
+        return
+    if catalog is None:
+        _fail("no catalog is active yet: run `gateway release`")
+        return
+    typer.echo(f"# {catalog.hash}", err=True)
+    typer.echo(msgspec.json.format(catalog.to_json(), indent=2))
+
+
+def load_catalog(file: Path | None) -> Catalog:
+    """The catalog of a file, or the one this package brings. Raises CatalogInvalid."""
+    text = file.read_text() if file is not None else (files("shared") / "gateway.toml").read_text()
+    return Catalog.from_toml(text)
+
+
+def _loaded(file: Path | None) -> Catalog:
+    try:
+        return load_catalog(file)
+    except (CatalogInvalid, UnicodeDecodeError) as error:
+        typer.echo(f"{file or 'the built-in catalog'}: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+async def _apply(database_url: str, catalog: Catalog) -> None:
+    async with open_postgres(database_url, "cli") as engine:
+        await CatalogStore(engine).apply(catalog, note="gateway config apply")
+
+
+async def _active(database_url: str) -> Catalog | None:
+    async with open_postgres(database_url, "cli") as engine:
+        return await CatalogStore(engine).active()
+
+
+def _database_url(data_dir: Path) -> str:
+    return settings_for(data_dir).database_url.get_secret_value()
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"gateway config: {message}", err=True)
+    raise typer.Exit(1)

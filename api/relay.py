@@ -1,0 +1,137 @@
+"""Relays a job's replies to the client: a whole answer, an error, or a stream of ready bytes.
+
+The status waits for the first reply, so a failure before it is an ordinary error. A failure after
+it is one error event, and then the connection is closed with the body unfinished: neither `[DONE]`
+nor the framing's own end may make a cut stream look complete.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
+from starlette.types import Receive, Scope, Send
+
+from api.admit import Gate
+from api.inbox import Waiter
+from api.problems import send_error
+from shared.clock import Clock
+from shared.errors import ErrorBody
+from shared.job import JobHeader
+from shared.metrics import Metrics
+from shared.reply import Answer
+
+SSE_HEADERS = {"cache-control": "no-cache"}
+_encode = msgspec.json.Encoder().encode
+
+
+class StreamCut(Exception):
+    """A stream ended without its end; the route returns with the response unfinished."""
+
+
+class Relay:
+    """Ends every request it is given with `finish` or `cancel` on the gate."""
+
+    def __init__(self, gate: Gate, clock: Clock, metrics: Metrics) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._cut = metrics.streams_cut
+        self._left = metrics.client_disconnects
+        # Ours: a drain lets streams end by themselves, see the API's drain checklist.
+        AppStatus.disable_automatic_graceful_drain()
+
+    async def __call__(
+        self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        ended = False
+        try:
+            if await self._first_reply(waiter, receive):
+                await self._answer(header, waiter, scope, receive, send)
+                ended = waiter.ended
+            else:
+                self._left.inc()
+        finally:
+            # Whatever happened: nobody may keep working for a client that is gone.
+            if ended:
+                self._gate.finish(waiter, header)
+            else:
+                self._gate.cancel(waiter, header)
+
+    async def _first_reply(self, waiter: Waiter, receive: Receive) -> bool:
+        """Waits for the first reply; False when the client left before it."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_watch(waiter, receive))
+            await waiter.changed()
+            watch.cancel()
+        return not waiter.left
+
+    async def _answer(
+        self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if waiter.answer is not None:
+            await self._send_whole(waiter.answer, header, send)
+        elif waiter.error is not None and not waiter.parts:
+            await send_error(send, waiter.error)
+        else:
+            await self._send_stream(waiter, scope, receive, send)
+
+    async def _send_whole(self, answer: Answer, header: JobHeader, send: Send) -> None:
+        total_ms = (self._clock.now() - header.admitted_at) * 1000
+        overhead_ms = max(0.0, total_ms - answer.upstream_ms)
+        headers = [
+            (b"content-type", answer.content_type.encode()),
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"x-ollm-overhead-ms", b"%.2f" % overhead_ms),
+            (
+                b"server-timing",
+                b"queue;dur=%.2f, upstream;dur=%.2f, relay;dur=%.2f"
+                % (answer.queue_ms, answer.upstream_ms, max(0.0, overhead_ms - answer.queue_ms)),
+            ),
+        ]
+        if answer.cost_usd is not None:
+            headers.append((b"x-ollm-cost-usd", answer.cost_usd.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _send_stream(
+        self, waiter: Waiter, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        response = EventSourceResponse(
+            self._parts(waiter),
+            headers=SSE_HEADERS,
+            sep="\n",
+            ping=0,  # keep-alive is the inbox's
+        )
+        try:
+            await response(scope, receive, send)
+        except StreamCut:
+            return  # the server closes the connection of a response that was not finished
+        if not waiter.ended:
+            self._left.inc()
+
+    async def _parts(self, waiter: Waiter) -> AsyncIterator[bytes]:
+        """The stream's bytes, joined as they gathered. Raises StreamCut after an error event."""
+        waiter.streaming = True
+        while True:
+            await waiter.changed()
+            if waiter.parts:
+                yield waiter.take()
+            if waiter.ended and not waiter.parts:
+                break
+        if waiter.error is not None:
+            self._cut.labels(waiter.error.code or waiter.error.type).inc()
+            yield error_event(waiter.error)
+            raise StreamCut
+
+
+async def _watch(waiter: Waiter, receive: Receive) -> None:
+    message = await receive()
+    while message["type"] != "http.disconnect":
+        message = await receive()
+    waiter.leave()
+
+
+def error_event(error: ErrorBody) -> bytes:
+    """The one event that ends a cut stream."""
+    return b"data: " + _encode({"error": error.document()["error"]}) + b"\n\n"

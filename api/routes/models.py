@@ -1,0 +1,132 @@
+"""GET /v1/models: what can be asked for here, with tier, price and limits."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from api.auth import Authenticator
+from api.middleware import HasCatalog
+from api.providers import Availability
+from shared.caller import Caller
+from shared.catalog import Document, Model
+from shared.errors import InvalidRequest, NotFound
+from shared.usage import TOKENS_PER_MILLION
+
+FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
+BOOLEANS = {"true": True, "false": False}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Models:
+    """The list, apart from the routes that give it."""
+
+    def __init__(self, *, catalog: HasCatalog, availability: Availability, created: int) -> None:
+        """`created`: the catalog does not say when a model was made; the process's start has to do."""
+        self._catalog = catalog
+        self._availability = availability
+        self._created = created
+
+    def entries(self, caller: Caller, hidden_tiers: frozenset[str]) -> list[dict[str, Any]]:
+        """Sorted by id. A model without a tier is never hidden by tier."""
+        document = self._catalog.current.document
+        return [
+            self._entry(document, name, model)
+            for name, model in self._availability.models(document).items()
+            if model.tier not in hidden_tiers and _may_see(caller, name)
+        ]
+
+    def entry(self, caller: Caller, name: str) -> dict[str, Any]:
+        """Raises NotFound."""
+        document = self._catalog.current.document
+        model = document.models.get(name)
+        if (
+            model is None
+            or not _may_see(caller, name)
+            or not self._availability.serves(document, model)
+        ):
+            raise NotFound(f"Model '{name}' not found", code="model_not_found")
+        return self._entry(document, name, model)
+
+    def _entry(self, document: Document, name: str, model: Model) -> dict[str, Any]:
+        providers = [
+            route.provider
+            for route in model.providers
+            if self._availability.is_on(document.providers[route.provider])
+        ]
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": providers[0],
+            "is_active": model.active,
+            "input_cost_per_token": _per_token(model.price.input),
+            "output_cost_per_token": _per_token(model.price.output),
+            "max_input_tokens": model.max_input_tokens,
+            "max_output_tokens": model.max_output_tokens,
+            "input_modalities": model.input_modalities,
+            "output_modalities": model.output_modalities,
+            "display_name": model.display_name or name,
+            "model_info": {
+                "tier": model.tier or None,
+                "providers": providers,
+                "description": model.description,
+            },
+            "pricing": {
+                "input_price_per_million": _number(model.price.input),
+                "output_price_per_million": _number(model.price.output),
+            },
+        }
+
+
+def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRouter:
+    """`prefix` is `/v1` or its other name."""
+    routes = APIRouter(prefix=prefix, tags=["models"])
+    shown = prefix == "/v1"
+
+    @routes.get("/models", include_in_schema=shown)
+    async def list_models(request: Request) -> Response:
+        """The active models. `allow_tee=false` and `allow_zdr=false` hide the models of a tier."""
+        caller = await authenticator.caller(request.headers.raw)
+        entries = models.entries(caller, hidden_tiers(request))
+        return _json({"object": "list", "data": entries})
+
+    @routes.get("/models/{model_id:path}", include_in_schema=shown)
+    async def get_model(request: Request, model_id: str) -> Response:
+        """One model; its id may hold `:` and `/`."""
+        caller = await authenticator.caller(request.headers.raw)
+        return _json(models.entry(caller, model_id))
+
+    return routes
+
+
+def hidden_tiers(request: Request) -> frozenset[str]:
+    """Raises InvalidRequest for anything but true and false, in any case; an empty value too."""
+    hidden = set()
+    for name, tier in FILTERS.items():
+        for text in request.query_params.getlist(name):
+            allowed = BOOLEANS.get(text.lower())
+            if allowed is None:
+                raise InvalidRequest(f"'{name}' must be 'true' or 'false'.", param=name)
+            if not allowed:
+                hidden.add(tier)
+    return frozenset(hidden)
+
+
+def _may_see(caller: Caller, name: str) -> bool:
+    return caller.allowed_models is None or name in caller.allowed_models
+
+
+def _per_token(per_million: Decimal) -> msgspec.Raw:
+    return _number((per_million / TOKENS_PER_MILLION).normalize())
+
+
+def _number(value: Decimal) -> msgspec.Raw:
+    """A JSON number with every digit written out: exact, and no exponent for a reader to miss."""
+    return msgspec.Raw(format(value, "f").encode())
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(_encode(document), media_type="application/json")

@@ -1,0 +1,30 @@
+"""Who is asking: the caller an API key (or the master key, or open mode) resolves to."""
+
+import msgspec
+
+DEFAULT_TENANT = "default"
+ANONYMOUS = "anonymous"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The identity a request runs and is billed under."""
+
+    tenant: str
+    user: str
+    key_id: str | None
+    """The key's public id; None for the master key and in open mode."""
+
+    is_master: bool = False
+    best_lane: str = "priority"
+    """The best lane this key may ask for with `service_tier`."""
+
+    scopes: frozenset[str] = frozenset()
+    allowed_models: frozenset[str] | None = None
+    """None: every model."""
+
+    user_field: str = "tag"
+    """`tag`: the body's `user` is a label. `bill`: it names the billed user."""
+
+
+ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)
+MASTER_CALLER = Caller(tenant=DEFAULT_TENANT, user="master", key_id=None, is_master=True)

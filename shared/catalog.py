@@ -1,0 +1,242 @@
+"""The catalog: providers, models, prices, limits and timeouts, as one immutable document.
+
+`gateway.toml` is its source; processes run on a snapshot of it, named by its hash. Secrets are
+never in it: a provider names the environment variable that holds its key.
+"""
+
+import fnmatch
+import hashlib
+import tomllib
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+from shared.usage import Price
+
+Tier = Literal["TEE", "ZDR", ""]
+ProviderType = Literal["openai", "near", "phala", "vercel"]
+
+MODEL_NAME_PREFIX = "ollm::model_name::"
+FUNCTION_NAME_PREFIX = "ollm::function_name::"
+HASH_DIGITS = 16
+
+
+class CatalogInvalid(Exception):
+    """The document is not a catalog; the message says where and why."""
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Timeouts(_Table, frozen=True):
+    """Seconds."""
+
+    connect: float = 5.0
+    first_byte: float = 60.0
+    """From the send to the first event (stream) or the whole answer's head."""
+    total: float = 600.0
+    """For the whole job: retries and fallback included."""
+
+
+class Retries(_Table, frozen=True):
+    attempts: int = 2
+    """Sends per provider, the first included, before the next provider is asked."""
+    backoff_seconds: float = 0.1
+    """Doubles each time, with full jitter."""
+    max_backoff_seconds: float = 5.0
+
+
+class Breaker(_Table, frozen=True):
+    """After `failures` in a row the provider is left alone for `open_seconds`."""
+
+    failures: int = 10
+    open_seconds: float = 15.0
+
+
+class Provider(_Table, frozen=True):
+    type: ProviderType = "openai"
+    base_url: str = ""
+    base_url_env: str | None = None
+    """An environment variable that, when set, replaces `base_url`."""
+    base_path: str = ""
+    """Appended to the base URL, for deployments where only the host varies."""
+    api_key_env: str | None = None
+    """The environment variable with the key. The provider is off while it is not set."""
+    enabled: bool = True
+    max_connections: int = 2000
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    breaker: Breaker = Breaker()
+
+
+class ModelProvider(_Table, frozen=True):
+    """One way to reach a model: which provider, under which name there."""
+
+    provider: str
+    upstream_model: str
+    price: Price | None = None
+    """Where this provider charges otherwise than the model says."""
+
+
+class Model(_Table, frozen=True):
+    providers: list[ModelProvider]
+    tier: Tier = ""
+    active: bool = True
+    display_name: str = ""
+    description: str = ""
+    price: Price = Price()
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    input_modalities: tuple[str, ...] = ("text",)
+    output_modalities: tuple[str, ...] = ("text",)
+    timeouts: Timeouts | None = None
+    """None: the provider's."""
+
+
+class DetectionRule(_Table, frozen=True):
+    """A bare model name that matches `pattern` belongs to `provider`."""
+
+    pattern: str
+    provider: str
+
+
+class Auth(_Table, frozen=True):
+    mode: Literal["required", "open"] = "required"
+
+
+class QueueLimits(_Table, frozen=True):
+    lane_capacity: int = 10_000
+    """Jobs waiting or running per lane; one more is 503 queue_full."""
+    max_sealed_bytes: int = 1 << 30
+    """Sealed payload bytes of all jobs together."""
+    max_spend_backlog: int = 2_000_000
+    """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
+    queue_seconds: float = 60.0
+    """How long a job may wait in its lane."""
+
+
+class Compat(_Table, frozen=True):
+    accept_stop_string: bool = False
+    always_stream_usage: bool = False
+
+
+class Limits(_Table, frozen=True):
+    max_body_bytes: int = 100 << 20
+    max_answer_bytes: int = 64 << 20
+    """A provider's whole answer; more is 502."""
+
+
+class Metrics(_Table, frozen=True):
+    require_key: bool = False
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A resolved model selector."""
+
+    name: str
+    """The catalog name, or `provider:model` for a model the catalog does not list."""
+    model: Model
+    pinned_provider: str | None = None
+
+
+class Document(_Table, frozen=True):
+    providers: dict[str, Provider] = {}
+    models: dict[str, Model] = {}
+    detection: list[DetectionRule] = []
+    auth: Auth = Auth()
+    queue: QueueLimits = QueueLimits()
+    compat: Compat = Compat()
+    limits: Limits = Limits()
+    metrics: Metrics = Metrics()
+
+
+class Catalog:
+    """A checked document, its hash, and how names resolve in it."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        _check(document)
+
+    @classmethod
+    def from_toml(cls, text: str) -> "Catalog":
+        """Raises CatalogInvalid with the line (syntax) or the path (meaning) of what is wrong."""
+        try:
+            return cls(msgspec.convert(tomllib.loads(text, parse_float=Decimal), Document))
+        except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+            raise CatalogInvalid(str(error)) from error
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> "Catalog":
+        try:
+            return cls(msgspec.json.decode(text, type=Document))
+        except msgspec.DecodeError as error:
+            raise CatalogInvalid(str(error)) from error
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self.document, order="sorted")
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(self.to_json()).hexdigest()[:HASH_DIGITS]
+
+    def resolve(self, selector: str) -> Target | None:
+        """Finds the model a selector names, in the order of the API page; None if there is none.
+
+        `ollm::model_name::<m>`, an exact catalog name, `<provider>:<model>` or
+        `<provider>/<model>` of a configured provider, then the detection rules.
+        """
+        name = selector.removeprefix(MODEL_NAME_PREFIX)
+        model = self.document.models.get(name)
+        if model is not None:
+            return Target(name=name, model=model) if model.active else None
+        if name != selector:
+            return None
+        return self._by_provider_prefix(name) or self._by_detection(name)
+
+    def _by_provider_prefix(self, name: str) -> Target | None:
+        for separator in (":", "/"):
+            provider, found, upstream = name.partition(separator)
+            if found and upstream and provider in self.document.providers:
+                return _unlisted(provider, upstream)
+        return None
+
+    def _by_detection(self, name: str) -> Target | None:
+        for rule in self.document.detection:
+            if fnmatch.fnmatchcase(name, rule.pattern) and rule.provider in self.document.providers:
+                return _unlisted(rule.provider, name)
+        return None
+
+
+def _unlisted(provider: str, upstream: str) -> Target:
+    model = Model(providers=[ModelProvider(provider=provider, upstream_model=upstream)])
+    return Target(name=f"{provider}:{upstream}", model=model, pinned_provider=provider)
+
+
+TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
+
+
+def _check(document: Document) -> None:
+    for name, model in document.models.items():
+        if not model.providers:
+            raise CatalogInvalid(f"models.{name}: at least one provider is needed")
+        for route in model.providers:
+            _check_route(document, name, model, route)
+
+
+def _check_route(document: Document, name: str, model: Model, route: ModelProvider) -> None:
+    provider = document.providers.get(route.provider)
+    if provider is None:
+        raise CatalogInvalid(f"models.{name}: there is no provider {route.provider!r}")
+    # Fallback must never leave the tier: a TEE answer comes from a TEE or not at all.
+    if model.tier and TIER_OF_TYPE[provider.type] != model.tier:
+        raise CatalogInvalid(
+            f"models.{name}: provider {route.provider!r} ({provider.type}) is not of tier {model.tier}"
+        )
+
+
+def dump(value: Any) -> Any:
+    """A catalog value as plain JSON-able data."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,1 @@
+"""Numbered ClickHouse statements, applied in order by `shared.clickhouse.migrate`."""

@@ -1,0 +1,1 @@
+"""Valkey, Postgres and the ClickHouse engine, started from wheels: no Docker, no root."""

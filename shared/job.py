@@ -1,0 +1,64 @@
+"""A job: one inference on its way through the queue. The header travels open, the body sealed."""
+
+from typing import Literal
+
+import msgspec
+
+LANES = ("priority", "default", "flex", "batch")
+"""Best first. The order is also the order of the claim weights 8:4:2:1."""
+
+Lane = Literal["priority", "default", "flex", "batch"]
+
+Endpoint = Literal["chat.completions"]
+
+
+class JobHeader(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the queue and the spend row need to know; never content. Later fields are optional."""
+
+    request_id: str
+    endpoint: str = "chat.completions"
+    reply_to: str
+    """Names the inbox that replies are posted to."""
+
+    lane: str
+    tenant: str
+    user: str
+    key_id: str | None = None
+    model: str
+    """The catalog's name."""
+
+    asked_model: str = ""
+    """The name as the client wrote it; the answer repeats it."""
+
+    pinned_provider: str | None = None
+    stream: bool = False
+    include_usage: bool = False
+    """The client asked for the usage chunk of a stream."""
+
+    config_hash: str
+    episode_id: str
+    client_request_id: str | None = None
+    tags: dict[str, str] = {}
+    admitted_at: float
+    """Epoch seconds, on the API's clock."""
+
+    queue_seconds: float
+    """A job that has waited longer than this is refused with 504."""
+
+    total_seconds: float
+    """The whole budget, from admission to the last byte."""
+
+    include_raw_usage: bool = False
+    include_raw_response: bool = False
+
+    @property
+    def queue_deadline(self) -> float:
+        return self.admitted_at + self.queue_seconds
+
+    @property
+    def deadline(self) -> float:
+        return self.admitted_at + self.total_seconds
+
+
+encode_header = msgspec.msgpack.Encoder().encode
+decode_header = msgspec.msgpack.Decoder(JobHeader).decode

@@ -1,0 +1,65 @@
+"""A reply: one numbered message about a job, from its worker to whoever waits for it.
+
+A stream entry carries many replies as field/value pairs: the field is the request id (32 hex
+digits), the value a frame. A frame is `kind (1 byte) · number (4 bytes, big endian) · claim count
+(2 bytes) · sealed payload`. Numbers start at 1 and have no gaps; the last frame is a HEAD_AND_END,
+END or FAILED. Repeats are dropped by number; a gap, or a second claim after the first reply, ends
+a stream as failed: it must never look complete.
+"""
+
+import struct
+from enum import IntEnum
+
+import msgspec
+
+from shared.errors import ErrorBody
+
+FRAME_HEAD = struct.Struct(">BIH")
+
+
+class Kind(IntEnum):
+    WHOLE = 1
+    """A whole answer: payload is an `Answer`."""
+    DELTA = 2
+    """Bytes of a stream, ready to be sent to the client as they are."""
+    END = 3
+    """The stream's last bytes, `[DONE]` included; nothing follows."""
+    FAILED = 4
+    """Payload is an `ErrorBody`; nothing follows."""
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A whole (non-streaming) answer: ready-made body bytes and what belongs in the headers."""
+
+    body: bytes
+    content_type: str = "application/json"
+    upstream_ms: float = 0.0
+    queue_ms: float = 0.0
+    cost_usd: str | None = None
+    headers: dict[str, str] = {}
+
+
+class Frame(msgspec.Struct, frozen=True):
+    kind: int
+    number: int
+    claim: int
+    """The claim's delivery count: it changes when another worker took the job over."""
+
+    payload: bytes
+    """Sealed."""
+
+
+def pack_frame(kind: int, number: int, claim: int, sealed: bytes) -> bytes:
+    return FRAME_HEAD.pack(kind, number, claim & 0xFFFF) + sealed
+
+
+def unpack_frame(data: bytes) -> tuple[int, int, int, bytes]:
+    """(kind, number, claim, sealed payload). Raises struct.error on a short frame."""
+    kind, number, claim = FRAME_HEAD.unpack_from(data)
+    return kind, number, claim, data[FRAME_HEAD.size :]
+
+
+encode_answer = msgspec.msgpack.Encoder().encode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+encode_error = msgspec.msgpack.Encoder().encode
+decode_error = msgspec.msgpack.Decoder(ErrorBody).decode

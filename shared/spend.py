@@ -1,0 +1,72 @@
+"""The spend row: what one upstream attempt was, used and cost. It never holds content."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from shared.money import ZERO
+from shared.usage import Price, Usage
+
+Status = Literal["completed", "failed", "cancelled", "lost"]
+UsageSource = Literal["provider", "estimated", "none"]
+
+
+class SpendRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One row per upstream attempt, keyed by `row_id`; repeats of a `row_id` fold into one.
+
+    `lost` means the worker died while the attempt ran: it may have reached the provider.
+    Fields added later are optional, so that rows written before a deploy can still be read.
+    """
+
+    row_id: str
+    """The attempt's UUIDv7, 32 hex digits, made before the send."""
+
+    request_id: str
+    tenant: str
+    user: str
+    key_id: str | None = None
+    episode_id: str | None = None
+    client_request_id: str | None = None
+    endpoint: str = "chat.completions"
+    model: str
+    """The catalog's name of the model that was asked for."""
+
+    provider: str
+    variant: str = ""
+    upstream_model: str
+    tier: str = ""
+    """TEE, ZDR or empty."""
+
+    lane: str
+    config_hash: str
+    attempt: int = 1
+    streamed: bool = False
+    status: Status
+    error_code: str | None = None
+    finish_reason: str | None = None
+    billed: bool = True
+    """False for attempts that failed over or were lost: the tenant pays for the one that answered."""
+
+    usage: Usage = Usage()
+    usage_source: UsageSource = "none"
+    price: Price = Price()
+    cost_usd: Decimal = ZERO
+    tags: dict[str, str] = {}
+
+    created_at: datetime
+    """When the request was admitted."""
+
+    started_at: datetime
+    """When the attempt was recorded, just before its send."""
+
+    ended_at: datetime
+    ttft_ms: float | None = None
+    queue_ms: float = 0.0
+    upstream_ms: float = 0.0
+    overhead_ms: float = 0.0
+
+
+encode_row = msgspec.msgpack.Encoder(decimal_format="string").encode
+decode_row = msgspec.msgpack.Decoder(SpendRow).decode

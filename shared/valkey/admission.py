@@ -1,0 +1,75 @@
+"""Admission: one call that lets a job in, all or nothing; and its opposite, cancelling."""
+
+from shared.catalog import QueueLimits
+from shared.errors import Overloaded
+from shared.job import JobHeader, encode_header
+from shared.valkey.client import Client
+from shared.valkey.keys import ShardKeys
+from shared.valkey.scripts import ADMIT, CANCEL, NOTIFY
+
+DONE_MS = 60_000
+"""How long an ended job is remembered: far longer than a lost admission may be asked again."""
+
+REFUSALS = {
+    b"queue_full": Overloaded("The queue is full; try again shortly.", code="queue_full"),
+    b"memory_full": Overloaded(
+        "The queue holds too much data; try again shortly.", code="queue_full"
+    ),
+    b"spend_backlog": Overloaded(
+        "Usage records are waiting to be stored; try again shortly.", code="store_unavailable"
+    ),
+}
+
+
+class Admission:
+    """Talks to one shard."""
+
+    def __init__(self, keys: ShardKeys) -> None:
+        self.keys = keys
+
+    async def admit(
+        self, client: Client, header: JobHeader, sealed_body: bytes, limits: QueueLimits
+    ) -> str:
+        """`admitted` or, when asked again, `duplicate`. Raises Overloaded, or ValkeyAway.
+
+        May be repeated with the same request id: a job is never let in twice.
+        """
+        keys = self.keys
+        answer: bytes = await client.script(
+            ADMIT,
+            (
+                keys.lanes[header.lane],
+                keys.job(header.request_id),
+                keys.done(header.request_id),
+                keys.sealed_bytes,
+                keys.spend,
+            ),
+            (
+                header.request_id,
+                encode_header(header),
+                sealed_body,
+                limits.lane_capacity,
+                limits.max_sealed_bytes,
+                limits.max_spend_backlog,
+            ),
+        )
+        refusal = REFUSALS.get(answer)
+        if refusal is not None:
+            raise Overloaded(refusal.message, code=refusal.code)
+        return "duplicate" if answer == b"duplicate" else "admitted"
+
+    async def cancel(self, client: Client, request_id: str, lane: str) -> str:
+        """`removed` (it cost nothing), `told` (its worker is stopping it) or `ended`."""
+        keys = self.keys
+        answer: bytes = await client.script(
+            CANCEL,
+            (keys.job(request_id), keys.done(request_id), keys.lanes[lane], keys.sealed_bytes),
+            (request_id, DONE_MS, keys.control("")),
+        )
+        return answer.decode()
+
+    async def notify(self, client: Client, request_id: str, word: str) -> None:
+        """Tells the job's worker to `pause` or `resume` reading from the provider."""
+        await client.script(
+            NOTIFY, (self.keys.job(request_id),), (request_id, self.keys.control(""), word)
+        )

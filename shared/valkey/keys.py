@@ -1,0 +1,99 @@
+"""Every key in Valkey. Only this file builds names; docs/queue-protocol.md explains them.
+
+All keys of a shard share the hash tag `{s<k>}`, so every script touches one slot and Valkey
+Cluster works unchanged. A tenant lives in one shard: k = hash(tenant) mod `queue.shards`.
+"""
+
+import hashlib
+from functools import cached_property
+
+from shared.job import LANES
+
+WORKERS_GROUP = b"workers"
+METERING_GROUP = b"metering"
+
+
+def shard_of(tenant: str, shards: int) -> int:
+    """The shard a tenant's keys live in; the same in every process and release."""
+    if shards == 1:
+        return 0
+    return int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], "big") % shards
+
+
+class ShardKeys:
+    """The names of one shard."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self._tag = f"{{s{shard}}}:".encode()
+
+    def lane(self, lane: str) -> bytes:
+        """Stream of jobs of one lane, group `workers`."""
+        return self._tag + b"lane:" + lane.encode()
+
+    @cached_property
+    def lanes(self) -> dict[str, bytes]:
+        return {lane: self.lane(lane) for lane in LANES}
+
+    def job(self, request_id: str) -> bytes:
+        """Hash: the state of a job that has not ended."""
+        return self._tag + b"job:" + request_id.encode()
+
+    def done(self, request_id: str) -> bytes:
+        """String with a TTL: the job ended; an admission asked again must not run it twice."""
+        return self._tag + b"done:" + request_id.encode()
+
+    def inbox(self, process: str) -> bytes:
+        """Stream of replies for one API process."""
+        return self._tag + b"inbox:" + process.encode()
+
+    def inbox_lease(self, process: str) -> bytes:
+        """String with a TTL that the inbox's owner renews."""
+        return self._tag + b"inbox-lease:" + process.encode()
+
+    @cached_property
+    def inboxes(self) -> bytes:
+        """Set of the inboxes that were ever made and not yet cleaned up."""
+        return self._tag + b"inboxes"
+
+    def control(self, worker: str) -> bytes:
+        """Sharded pub/sub channel: cancel, pause and resume notices for one worker process."""
+        return self._tag + b"control:" + worker.encode()
+
+    @cached_property
+    def spend(self) -> bytes:
+        """Stream of spend rows, group `metering`."""
+        return self._tag + b"spend"
+
+    @cached_property
+    def spend_quarantine(self) -> bytes:
+        """Stream of spend rows that could not be read or inserted, each with its reason."""
+        return self._tag + b"spend-quarantine"
+
+    @cached_property
+    def buried(self) -> bytes:
+        """Stream of jobs given up after too many deliveries, without their bodies."""
+        return self._tag + b"buried"
+
+    @cached_property
+    def sealed_bytes(self) -> bytes:
+        """Integer: sealed bytes of all jobs that have not ended."""
+        return self._tag + b"sealed-bytes"
+
+    def upload(self, request_id: str) -> bytes:
+        """Stream of sealed chunks of one upload."""
+        return self._tag + b"upload:" + request_id.encode()
+
+    @cached_property
+    def uploads(self) -> bytes:
+        """Set of the uploads that were ever made and not yet cleaned up."""
+        return self._tag + b"uploads"
+
+    def metrics(self, process: str) -> bytes:
+        """String with a TTL: the metrics a process last published."""
+        return self._tag + b"metrics:" + process.encode()
+
+    @cached_property
+    def processes(self) -> bytes:
+        """Hash of live processes: id → role, start time, last seen."""
+        return self._tag + b"processes"

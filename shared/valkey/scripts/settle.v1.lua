@@ -1,0 +1,38 @@
+#!lua flags=allow-oom
+-- Ends jobs that reply to one inbox: rows, last replies, and the jobs' removal are one step.
+-- KEYS: 1 inbox  2 inbox lease  3 spend  4 sealed-bytes, then for each job: job, done, lane
+-- ARGV: 1 how long a job is remembered as done, in ms, then for each job:
+--       claim token, entry, request id, number of frames, number of rows, frames.., rows..
+-- Returns for each job: ok, gone (it had ended before), or fenced (another worker has it).
+local results, frames = {}, {}
+local at = 2
+for i = 5, #KEYS, 3 do
+  local token, entry, request = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local first_row = at + 5 + tonumber(ARGV[at + 3])
+  local next_job = first_row + tonumber(ARGV[at + 4])
+  local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'size')
+  if not state[1] then
+    results[#results + 1] = 'gone'
+  elseif state[1] ~= entry or (state[2] and state[2] ~= token) then
+    results[#results + 1] = 'fenced'
+  else
+    for j = at + 5, first_row - 1 do
+      frames[#frames + 1] = request
+      frames[#frames + 1] = ARGV[j]
+    end
+    for j = first_row, next_job - 1 do
+      redis.call('XADD', KEYS[3], '*', 'r', ARGV[j])
+    end
+    redis.call('XACK', KEYS[i + 2], 'workers', entry)
+    redis.call('XDEL', KEYS[i + 2], entry)
+    redis.call('DEL', KEYS[i])
+    redis.call('SET', KEYS[i + 1], 1, 'PX', ARGV[1])
+    redis.call('DECRBY', KEYS[4], state[3])
+    results[#results + 1] = 'ok'
+  end
+  at = next_job
+end
+if #frames > 0 and redis.call('EXISTS', KEYS[2], KEYS[1]) > 0 then
+  redis.call('XADD', KEYS[1], '*', unpack(frames))
+end
+return results

@@ -1,0 +1,92 @@
+"""A job this worker holds: its claim, its numbering of replies, and what may still happen to it."""
+
+import asyncio
+from collections.abc import Callable
+
+from shared.job import JobHeader
+from shared.valkey.lane import Claim
+
+
+class HeldJob:
+    """Lives from the claim until the settle script has answered.
+
+    A job ends in one of four ways: it is settled by its handler; it is cancelled (its client left:
+    settled with a row); it is lost (another worker took over: nothing may be posted or settled); or
+    it is given back (this worker drains, or does not know its catalog).
+    """
+
+    __slots__ = (
+        "_task",
+        "attempts_open",
+        "cancelled",
+        "claim",
+        "delta_bytes",
+        "deltas",
+        "drained",
+        "ended_rows",
+        "ending",
+        "header",
+        "lost",
+        "number",
+        "on_pause",
+        "on_resume",
+        "output_seen",
+        "posted",
+        "started_at",
+    )  # fmt: skip
+
+    def __init__(self, claim: Claim, header: JobHeader, *, started_at: float) -> None:
+        self.claim = claim
+        self.header = header
+        self.started_at = started_at
+        self.number = 0
+        """Of the last reply framed."""
+        self.deltas: list[bytes] = []
+        self.delta_bytes = 0
+        self.posted = False
+        """A delta was handed to the outbox: from here on the job counts as spoken."""
+        self.ending = False
+        self.cancelled = False
+        self.lost = False
+        self.drained = False
+        self.output_seen = 0
+        """Output tokens counted so far, for the heartbeat."""
+        self.attempts_open: dict[str, bytes] = {}
+        self.ended_rows: list[tuple[str, bytes]] = []
+        """Rows of attempts that ended but are not yet written: the next script takes them along."""
+        self.on_pause: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def request_id(self) -> str:
+        return self.claim.request_id
+
+    @property
+    def was_spoken(self) -> bool:
+        return self.posted or self.claim.spoke
+
+    def run_as(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        """Its client left: the handler is stopped and settles what was used."""
+        if not (self.cancelled or self.lost or self.ending):
+            self.cancelled = True
+            self._stop()
+
+    def lose(self) -> None:
+        """Another worker has it: stop, and touch nothing."""
+        if not self.lost:
+            self.lost = True
+            self._stop()
+
+    def drain(self) -> None:
+        """This worker stops: give the job back if it has not spoken, else end it as failed."""
+        if not (self.cancelled or self.lost or self.ending):
+            self.drained = True
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()

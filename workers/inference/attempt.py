@@ -1,0 +1,140 @@
+"""One upstream attempt, and the spend row it becomes however it ends."""
+
+from decimal import Decimal
+
+import msgspec
+
+from shared.clock import Clock, utc
+from shared.ids import new_id
+from shared.job import JobHeader
+from shared.spend import SpendRow, Status, UsageSource, decode_row, encode_row
+from shared.usage import CHARACTERS_PER_TOKEN, Usage, highest
+from workers.inference.routing import Route
+
+
+class Attempt:
+    """From the record before the send to the row at the end.
+
+    Counts what arrives, so that a call which ends without the provider's usage is still metered.
+    """
+
+    def __init__(
+        self, header: JobHeader, route: Route, *, tier: str, number: int, claimed_at: float,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._first_content: float | None = None
+        self.usage: Usage | None = None
+        self.deltas = 0
+        self.characters = 0
+        self.finish_reason: str | None = None
+        now = clock.now()
+        self.row = SpendRow(
+            row_id=new_id(),
+            request_id=header.request_id,
+            tenant=header.tenant,
+            user=header.user,
+            key_id=header.key_id,
+            episode_id=header.episode_id,
+            client_request_id=header.client_request_id,
+            endpoint=header.endpoint,
+            model=header.model,
+            provider=route.provider.name,
+            upstream_model=route.upstream_model,
+            tier=tier,
+            lane=header.lane,
+            config_hash=header.config_hash,
+            attempt=number,
+            streamed=header.stream,
+            status="lost",
+            error_code="worker_lost",
+            billed=False,
+            price=route.price,
+            tags=header.tags,
+            created_at=utc(header.admitted_at),
+            started_at=utc(now),
+            ended_at=utc(now),
+            queue_ms=max(0.0, claimed_at - header.admitted_at) * 1000,
+        )
+
+    @property
+    def row_id(self) -> str:
+        return self.row.row_id
+
+    def recorded(self) -> bytes:
+        """The row as it stands if this worker dies now."""
+        return encode_row(self.row)
+
+    def content_arrived(self, characters: int) -> None:
+        if self._first_content is None:
+            self._first_content = self._clock.monotonic()
+        self.deltas += 1
+        self.characters += characters
+
+    def usage_arrived(self, usage: Usage) -> None:
+        self.usage = highest(self.usage, usage)
+
+    @property
+    def output_seen(self) -> int:
+        return max(self.deltas, self.characters // CHARACTERS_PER_TOKEN)
+
+    @property
+    def ttft_seconds(self) -> float | None:
+        return None if self._first_content is None else self._first_content - self._started
+
+    @property
+    def upstream_seconds(self) -> float:
+        return self._clock.monotonic() - self._started
+
+    def ended(
+        self, status: Status, *, error_code: str | None, billed: bool, input_estimate: int
+    ) -> SpendRow:
+        """The final row. `input_estimate` counts only where the provider reported no usage."""
+        usage, source = self._metered(billed, input_estimate)
+        now = self._clock.now()
+        upstream_ms = self.upstream_seconds * 1000
+        total_ms = (now - self.row.created_at.timestamp()) * 1000
+        ttft = self.ttft_seconds
+        return msgspec.structs.replace(
+            self.row,
+            status=status,
+            error_code=error_code,
+            finish_reason=self.finish_reason,
+            billed=billed,
+            usage=usage,
+            usage_source=source,
+            cost_usd=self.row.price.cost(usage) if billed else Decimal(0),
+            ended_at=utc(now),
+            ttft_ms=None if ttft is None else ttft * 1000,
+            upstream_ms=upstream_ms,
+            overhead_ms=max(0.0, total_ms - upstream_ms - self.row.queue_ms),
+        )
+
+    def _metered(self, billed: bool, input_estimate: int) -> tuple[Usage, UsageSource]:
+        if self.usage is not None:
+            return self.usage, "provider"
+        if not billed and not self.deltas:
+            return Usage(), "none"
+        return Usage(input_tokens=input_estimate, output_tokens=self.output_seen), "estimated"
+
+
+def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) -> bytes:
+    """The row of an attempt whose worker died: it may have reached the provider.
+
+    If the client got a part of the answer, it pays for what the last heartbeat counted.
+    """
+    row = decode_row(recorded)
+    usage = Usage(output_tokens=output_seen)
+    return encode_row(
+        msgspec.structs.replace(
+            row,
+            status="lost",
+            error_code="worker_lost",
+            billed=spoke,
+            usage=usage,
+            usage_source="estimated" if output_seen else "none",
+            cost_usd=row.price.cost(usage) if spoke else Decimal(0),
+            ended_at=utc(clock.now()),
+        )
+    )

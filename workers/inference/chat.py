@@ -1,0 +1,218 @@
+"""Turns a provider's chat completion, whole or streamed, into the caller's own bytes.
+
+`id`, `model` and `episode_id` become the gateway's; everything else is kept as the provider sent
+it. The upstream is always asked for usage; the client sees a usage chunk only if it asked.
+"""
+
+from typing import Any
+
+import msgspec
+
+from shared.clock import Clock
+from shared.ids import dashed
+from shared.job import JobHeader
+from shared.usage import Usage, usage_from_openai
+from workers.inference.attempt import Attempt
+from workers.inference.upstream_errors import protocol_error
+
+DONE = b"data: [DONE]\n\n"
+CHARACTERS_PER_INPUT_TOKEN = 4
+"""The usual rule of thumb, for input whose tokens no provider counted."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def decode(data: bytes) -> Any:
+    """Raises AttemptFailed: what a provider sends is not trusted to be JSON."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise protocol_error("The provider's answer is not valid JSON.") from error
+
+
+class ChatAnswer:
+    """Rewrites the answers of one job."""
+
+    def __init__(self, header: JobHeader, *, provider_type: str, clock: Clock) -> None:
+        self._header = header
+        self._id = f"chatcmpl-{header.request_id}"
+        self._episode_id = dashed(header.episode_id)
+        self._created = int(clock.now())
+        self._provider_type = provider_type
+        self._usage_was_sent = False
+
+    # ---- whole
+
+    def whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
+        """The client's body. Raises AttemptFailed when it is not a chat completion."""
+        document = decode(data)
+        choices = self._promised(document)
+        self._count_whole(choices, attempt)
+        usage = document.get("usage")
+        found = usage_from_openai(usage)
+        if found is not None:
+            attempt.usage_arrived(found)
+        answer = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": document.get("created") or self._created,
+            "model": self._header.asked_model,
+            "episode_id": self._episode_id,
+            "system_fingerprint": document.get("system_fingerprint") or "",
+            "service_tier": document.get("service_tier") or "default",
+            **{name: value for name, value in document.items() if name not in _OURS},
+            "usage": usage if found is not None else self._usage(attempt, input_estimate),
+        }
+        self._add_raw(answer, usage, data, attempt)
+        return _encode(answer)
+
+    def _promised(self, document: Any) -> list[Any]:
+        """The choices of a 2xx answer; it must have them, and must not carry an error."""
+        if not isinstance(document, dict) or document.get("error"):
+            raise protocol_error("The provider answered 200 with an error.")
+        choices = document.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise protocol_error("The provider's answer has no choices.")
+        return choices
+
+    def _count_whole(self, choices: list[Any], attempt: Attempt) -> None:
+        choice = choices[0]
+        if isinstance(choice, dict):
+            attempt.finish_reason = _text(choice.get("finish_reason"))
+            attempt.content_arrived(_length(choice.get("message")))
+
+    # ---- streamed
+
+    def chunk(self, document: Any, attempt: Attempt, raw: bytes) -> bytes:
+        """One event for the client, or nothing. Raises AttemptFailed on an error event."""
+        if not isinstance(document, dict) or document.get("error"):
+            raise protocol_error("The provider's stream carried an error.")
+        usage = document.get("usage")
+        found = usage_from_openai(usage)
+        if found is not None:
+            attempt.usage_arrived(found)
+        choices = document.get("choices")
+        if not isinstance(choices, list):
+            raise protocol_error("The provider's stream has an event without choices.")
+        if choices:
+            self._count_delta(choices[0], attempt)
+        elif not self._header.include_usage:
+            return b""  # the usage chunk, which the client did not ask for
+        else:
+            self._usage_was_sent = self._usage_was_sent or found is not None
+        document["id"] = self._id
+        document["object"] = "chat.completion.chunk"
+        document["model"] = self._header.asked_model
+        document["episode_id"] = self._episode_id
+        self._add_raw_to_chunk(document, usage, raw, attempt, is_usage_chunk=not choices)
+        return b"data: " + _encode(document) + b"\n\n"
+
+    def _count_delta(self, choice: Any, attempt: Attempt) -> None:
+        if not isinstance(choice, dict):
+            return
+        reason = choice.get("finish_reason")
+        if reason:
+            attempt.finish_reason = _text(reason)
+        length = _length(choice.get("delta"))
+        if length:
+            attempt.content_arrived(length)
+
+    def ending(self, attempt: Attempt, input_estimate: int) -> bytes:
+        """The last bytes of a complete stream: a usage chunk if one is owed, and [DONE]."""
+        if not self._header.include_usage or self._usage_was_sent:
+            return DONE
+        chunk = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._header.asked_model,
+            "episode_id": self._episode_id,
+            "choices": [],
+            "usage": self._usage(attempt, input_estimate),
+        }
+        return b"data: " + _encode(chunk) + b"\n\n" + DONE
+
+    # ---- both
+
+    def _usage(self, attempt: Attempt, input_estimate: int) -> dict[str, int]:
+        """The three counters, from what the provider said or, failing that, from what arrived."""
+        estimate = Usage(input_tokens=input_estimate, output_tokens=attempt.output_seen)
+        usage = attempt.usage or estimate
+        return {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        }
+
+    def _raw(self, data: Any, attempt: Attempt) -> dict[str, Any]:
+        return {
+            "model_inference_id": dashed(attempt.row_id),
+            "provider_type": self._provider_type,
+            "api_type": "chat_completions",
+            "data": data,
+        }
+
+    def _add_raw(self, answer: dict[str, Any], usage: Any, data: bytes, attempt: Attempt) -> None:
+        if self._header.include_raw_usage:
+            answer["ollm_raw_usage"] = [self._raw(usage, attempt)]
+        if self._header.include_raw_response:
+            answer["ollm_raw_response"] = [self._raw(data.decode("utf-8", "replace"), attempt)]
+
+    def _add_raw_to_chunk(
+        self,
+        chunk: dict[str, Any],
+        usage: Any,
+        raw: bytes,
+        attempt: Attempt,
+        *,
+        is_usage_chunk: bool,
+    ) -> None:
+        if self._header.include_raw_usage and is_usage_chunk:
+            chunk["ollm_raw_usage"] = [self._raw(usage, attempt)]
+        if self._header.include_raw_response:
+            chunk["ollm_raw_chunk"] = raw.decode("utf-8", "replace")
+
+
+_OURS = frozenset(
+    "id object created model episode_id system_fingerprint service_tier usage".split()
+)
+
+
+def estimate_input_tokens(document: dict[str, Any]) -> int:
+    """Tokens of a request's messages by their characters: a stand-in for a missing count."""
+    messages = document.get("messages")
+    if not isinstance(messages, list):
+        return 0
+    characters = sum(_length(message) for message in messages)
+    return -(-characters // CHARACTERS_PER_INPUT_TOKEN)
+
+
+def _length(message: Any) -> int:
+    """Characters of what a message or delta says: content, reasoning, refusal, tool arguments."""
+    if not isinstance(message, dict):
+        return 0
+    total = 0
+    for name in ("content", "reasoning_content", "reasoning", "refusal"):
+        value = message.get(name)
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, list):
+            total += sum(
+                len(_text(part.get("text")) or "") for part in value if isinstance(part, dict)
+            )
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        total += sum(_call_length(call) for call in calls)
+    return total
+
+
+def _call_length(call: Any) -> int:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return 0
+    return sum(len(_text(function.get(name)) or "") for name in ("name", "arguments"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,138 @@
+"""Which providers may answer a job, in which order, and how long each may take."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from shared.catalog import Catalog, Model, ModelProvider, Retries, Timeouts
+from shared.clock import Clock
+from shared.errors import NotFound, Overloaded
+from shared.metrics import Metrics
+from shared.usage import Price
+from workers.inference.breaker import Breaker
+from workers.providers.base import ChatProvider
+from workers.providers.registry import Credentials, build
+
+POOL_SECONDS = 10.0
+WRITE_SECONDS = 60.0
+CATALOGS_KEPT = 16
+"""Jobs outlive a switch by their own deadline at most; a handful of catalogs is in use at once."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One provider of a model, ready to be called."""
+
+    provider: ChatProvider
+    upstream_model: str
+    price: Price
+    timeouts: Mapping[str, float | None]
+    retries: Retries
+    breaker: Breaker
+
+
+class Routing:
+    """The routes of every model of one catalog. Breakers outlive catalogs: pass them on."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        credentials: Credentials,
+        *,
+        breakers: dict[str, Breaker],
+        clock: Clock,
+    ) -> None:
+        self.catalog = catalog
+        self._providers = build(catalog, credentials)
+        self._breakers = breakers
+        self._clock = clock
+        self._known: dict[tuple[str, str | None], tuple[Model, Sequence[Route]]] = {}
+
+    def routes(self, model: str, pinned_provider: str | None) -> tuple[Model, Sequence[Route]]:
+        """A model's routes, in the order they are tried. Raises NotFound, or Overloaded."""
+        found = self._known.get((model, pinned_provider))
+        if found is None:
+            found = self._find(model, pinned_provider)
+            self._known[model, pinned_provider] = found
+        return found
+
+    def _find(self, name: str, pinned_provider: str | None) -> tuple[Model, Sequence[Route]]:
+        target = self.catalog.resolve(name)
+        if target is None:
+            raise NotFound(f"The model '{name}' does not exist.", code="model_not_found")
+        wanted = [
+            route for route in target.model.providers if pinned_provider in (None, route.provider)
+        ]
+        routes = [
+            self._route(target.model, one) for one in wanted if one.provider in self._providers
+        ]
+        if not routes:
+            raise Overloaded(
+                f"No provider of the model '{name}' is switched on.", code="model_unavailable"
+            )
+        return target.model, routes
+
+    def _route(self, model: Model, one: ModelProvider) -> Route:
+        provider = self._providers[one.provider]
+        times: Timeouts = model.timeouts or provider.settings.timeouts
+        breaker = self._breakers.setdefault(
+            one.provider, Breaker(provider.settings.breaker, self._clock)
+        )
+        return Route(
+            provider=provider,
+            upstream_model=one.upstream_model,
+            price=one.price or model.price,
+            timeouts={
+                "connect": times.connect,
+                "read": times.first_byte,
+                "write": WRITE_SECONDS,
+                "pool": POOL_SECONDS,
+            },
+            retries=provider.settings.retries,
+            breaker=breaker,
+        )
+
+
+def backoff(retries: Retries, attempt: int, asked: float | None) -> float:
+    """Seconds before the next attempt: what the provider asked for, else doubling, full jitter."""
+    ceiling = min(retries.max_backoff_seconds, retries.backoff_seconds * 2 ** (attempt - 1))
+    return asked if asked is not None else random.uniform(0, ceiling)  # noqa: S311
+
+
+class Snapshots(Protocol):
+    """Finds catalogs by their hash: the process's catalog watch."""
+
+    async def by_hash(self, config_hash: str) -> Catalog | None: ...
+
+
+class RoutingTable:
+    """The routings of the catalogs that jobs in flight were admitted under."""
+
+    def __init__(
+        self, snapshots: Snapshots, credentials: Credentials, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._snapshots = snapshots
+        self._credentials = credentials
+        self._clock = clock
+        self._metrics = metrics
+        self._breakers: dict[str, Breaker] = {}
+        self._routings: dict[str, Routing] = {}
+
+    async def routing(self, config_hash: str) -> Routing | None:
+        """None when nobody knows this catalog: the job is given back."""
+        found = self._routings.get(config_hash)
+        if found is not None:
+            return found
+        catalog = await self._snapshots.by_hash(config_hash)
+        if catalog is None:
+            return None
+        if len(self._routings) >= CATALOGS_KEPT:
+            self._routings.pop(next(iter(self._routings)))
+        routing = Routing(catalog, self._credentials, breakers=self._breakers, clock=self._clock)
+        self._routings[config_hash] = routing
+        return routing
+
+    def publish(self) -> None:
+        for name, breaker in self._breakers.items():
+            self._metrics.breaker_open.labels(name).set(breaker.is_open)

@@ -1,0 +1,38 @@
+"""The contract of a provider: how the common tongue becomes one upstream call.
+
+A provider neither retries nor parses answers; it turns a chat-completions document into a request
+and says which timeouts apply. What a provider enforces (zero retention, canonical names) it writes
+last, over whatever the client sent.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import httpx
+
+from shared.catalog import Provider, Tier
+
+
+class ChatProvider(Protocol):
+    """Where one configured provider can be reached, and what it insists on."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the catalog."""
+        ...
+
+    @property
+    def settings(self) -> Provider: ...
+
+    @property
+    def tier(self) -> Tier: ...
+
+    def chat_request(
+        self, document: Mapping[str, Any], *, row_id: str, timeouts: Mapping[str, float | None]
+    ) -> httpx.Request:
+        """The call for one attempt. `document` is the upstream body, model already renamed.
+
+        `row_id` travels as `x-client-request-id`, so that a provider's own log can be matched with
+        our spend row. `timeouts` are httpx's `connect`, `read`, `write`, `pool`, in seconds.
+        """
+        ...

@@ -1,0 +1,45 @@
+"""Builds the providers of a catalog that are switched on: enabled, and their key is present."""
+
+from collections.abc import Callable, Mapping
+
+from pydantic import SecretStr
+
+from shared.catalog import Catalog, Provider
+from workers.providers.base import ChatProvider
+from workers.providers.near import NearProvider
+from workers.providers.openai import OpenAIProvider
+from workers.providers.phala import PhalaProvider
+from workers.providers.vercel import VercelProvider
+
+TYPES: Mapping[str, type[OpenAIProvider]] = {
+    "openai": OpenAIProvider,
+    "near": NearProvider,
+    "phala": PhalaProvider,
+    "vercel": VercelProvider,
+}
+
+
+class Credentials:
+    """Addresses and keys that the catalog only names; handed down by the entry point."""
+
+    def __init__(self, lookup: Callable[[str | None], SecretStr | None]) -> None:
+        """`lookup` gives the value of an environment variable, if it is set."""
+        self._lookup = lookup
+
+    def base_url(self, provider: Provider) -> str:
+        given = self._lookup(provider.base_url_env)
+        return (given.get_secret_value() if given else provider.base_url) + provider.base_path
+
+    def api_key(self, provider: Provider) -> str | None:
+        key = self._lookup(provider.api_key_env)
+        return key.get_secret_value() if key else None
+
+
+def build(catalog: Catalog, credentials: Credentials) -> dict[str, ChatProvider]:
+    """The providers that can be called now, by their names in the catalog."""
+    providers: dict[str, ChatProvider] = {}
+    for name, settings in catalog.document.providers.items():
+        base_url, key = credentials.base_url(settings), credentials.api_key(settings)
+        if settings.enabled and base_url and key:
+            providers[name] = TYPES[settings.type](name, settings, base_url=base_url, api_key=key)
+    return providers

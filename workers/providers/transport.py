@@ -1,0 +1,97 @@
+"""The way to every upstream: an HTTP/1.1 client behind httpx's transport interface.
+
+Both doors lead here. The hot path builds a request with `build_request` and awaits
+`handle_async_request` itself; everything else uses an ordinary
+`httpx.AsyncClient(transport=UpstreamTransport())`.
+
+Guarantees:
+
+- One call is one request on the wire. Nothing is ever sent twice: a kept-alive connection found
+  closed is `StaleConnectionError`, for the caller's retry policy to judge.
+- A body that was cut never looks complete. The one framing without an end of its own, a body
+  that lasts until the connection closes, is complete at an orderly close and at nothing else.
+- Every stage has its deadline, from `request.extensions["timeout"]` (httpx's `connect`, `read`,
+  `write`, `pool` in seconds); without that, from the transport's defaults.
+- Cancelling the caller closes the socket and frees its slot in the pool at once.
+
+Bodies are raw: ask for `accept-encoding: identity`. No proxy is used, `HTTP_PROXY` and its kin
+are not read: where prompts go is the catalog's decision, not the environment's. HTTP/2, upgrades
+and CONNECT are not spoken. A transport belongs to the event loop it is first used on.
+"""
+
+import ssl
+
+import httpx
+from typing_extensions import override
+
+from workers.providers.http.pool import HTTP_PORT, HTTPS_PORT, Limits, Pool
+from workers.providers.http.request import encode
+
+# Completions may think for minutes before their first byte; the caller's own total is tighter.
+DEFAULT_TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=30.0, pool=10.0)
+
+Origin = tuple[str, bytes, int | None]
+
+
+class UpstreamTransport(httpx.AsyncBaseTransport):
+    """Kept-alive connections to any number of origins, one bounded pool for each."""
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        timeout: httpx.Timeout = DEFAULT_TIMEOUT,
+    ) -> None:
+        """`ssl_context` is set to offer http/1.1; by default it trusts what the system trusts."""
+        self._ssl_context = ssl_context or ssl.create_default_context()
+        self._ssl_context.set_alpn_protocols(["http/1.1"])
+        self._limits = limits or Limits()
+        self._timeouts = timeout.as_dict()
+        self._pools: dict[Origin, Pool] = {}  # origins come from the catalog: few, and lasting
+        self._closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open or being opened, idle ones included."""
+        return sum(pool.slots for pool in self._pools.values())
+
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        question = encode(request)
+        timeouts = request.extensions.get("timeout") or self._timeouts
+        url = request.url
+        pool = self._pools.get((url.scheme, url.raw_host, url.port)) or self._new_pool(request)
+        connection = pool.take() or await pool.acquire(request, timeouts)
+        answer = await connection.ask(question, timeouts)
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=answer,
+            request=request,
+            extensions={
+                "http_version": b"HTTP/" + answer.version.encode(),
+                "network_stream": connection.network_stream,
+            },
+        )
+
+    def _new_pool(self, request: httpx.Request) -> Pool:
+        url = request.url
+        if self._closed:
+            raise httpx.ConnectError("the transport is closed", request=request)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise httpx.UnsupportedProtocol("neither http nor https", request=request)
+        secure = url.scheme == "https"
+        pool = self._pools[(url.scheme, url.raw_host, url.port)] = Pool(
+            host=url.raw_host.decode("ascii"),
+            port=url.port or (HTTPS_PORT if secure else HTTP_PORT),
+            ssl_context=self._ssl_context if secure else None,
+            limits=self._limits,
+        )
+        return pool
+
+    @override
+    async def aclose(self) -> None:
+        self._closed = True
+        for pool in self._pools.values():
+            pool.close()

@@ -1,0 +1,1 @@
+"""A real HTTP server that behaves like the providers: for the demo, the tests and the benchmarks."""

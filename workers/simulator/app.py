@@ -1,0 +1,89 @@
+"""The simulator's ASGI application: a routing table and who may pass.
+
+A new endpoint is a file with a handler of (exchange, profile) and one line in `_provider_routes`.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from hmac import compare_digest
+
+from shared.clock import Clock
+from workers.simulator.chat import Chat
+from workers.simulator.control import Control
+from workers.simulator.exchange import ClientClosed, Exchange, Message, Receive, Send
+from workers.simulator.faults import Faults
+from workers.simulator.ledger import Ledger
+from workers.simulator.pace import Pacemaker
+from workers.simulator.problems import Problem, Refused, envelope
+from workers.simulator.profiles import Profile, profiles
+
+Handler = Callable[[Exchange], Awaitable[None]]
+ProviderHandler = Callable[[Exchange, Profile], Awaitable[None]]
+Routes = dict[str, dict[str, Handler]]  # path -> method -> handler
+
+
+class Simulator:
+    """No key means that any non-empty one is let in."""
+
+    def __init__(
+        self, *, ledger: Ledger, pacemaker: Pacemaker, clock: Clock, api_keys: Collection[str] = ()
+    ) -> None:
+        self._api_keys = [key.encode() for key in api_keys]
+        chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), clock=clock)
+        control = Control(ledger=ledger, pacemaker=pacemaker)
+        self._routes = self._provider_routes(chat) | _control_routes(control)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._handler(exchange)(exchange)
+        except Refused as refused:
+            problem = refused.problem
+            await exchange.respond_json(problem.status, envelope(problem))
+        except ClientClosed:
+            await exchange.hang_up()  # else uvicorn takes the unfinished answer for a bug of ours
+
+    def _provider_routes(self, chat: Chat) -> Routes:
+        endpoints: dict[str, dict[str, ProviderHandler]] = {
+            "chat/completions": {"POST": chat.complete},
+            "models": {"GET": chat.models},
+        }
+        return {
+            f"{profile.base_path}/{name}": {
+                method: partial(self._admit, handler, profile)
+                for method, handler in methods.items()
+            }
+            for profile in profiles()
+            for name, methods in endpoints.items()
+        }
+
+    def _handler(self, exchange: Exchange) -> Handler:
+        methods = self._routes.get(exchange.path)
+        if methods is None:
+            raise Refused(404, "No such route.", code="route_not_found")
+        handler = methods.get(exchange.method)
+        return handler or partial(_not_allowed, ", ".join(methods).encode("ascii"))
+
+    async def _admit(self, handler: ProviderHandler, profile: Profile, exchange: Exchange) -> None:
+        scheme, _, key = exchange.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not self._known(key.strip()):
+            raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
+        await handler(exchange, profile)
+
+    def _known(self, key: bytes) -> bool:
+        if not self._api_keys:
+            return bool(key)
+        return any(compare_digest(key, known) for known in self._api_keys)
+
+
+async def _not_allowed(allowed: bytes, exchange: Exchange) -> None:
+    problem = Problem(405, "Method not allowed.", code="method_not_allowed")
+    await exchange.respond_json(405, envelope(problem), headers=[(b"allow", allowed)])
+
+
+def _control_routes(control: Control) -> Routes:
+    return {
+        "/_sim/config": {"GET": control.show_pace, "POST": control.change_pace},
+        "/_sim/ledger": {"GET": control.page, "DELETE": control.reset},
+        "/_sim/ledger/summary": {"GET": control.summary},
+    }
