@@ -39,7 +39,7 @@ class Relay:
         self._cut = metrics.streams_cut
         self._left = metrics.client_disconnects
         # Ours: a drain lets streams end by themselves, see the API's drain checklist.
-        AppStatus.disable_automatic_graceful_drain()
+        AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
     async def __call__(
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send

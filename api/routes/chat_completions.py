@@ -5,7 +5,7 @@ from starlette.types import Receive, Scope, Send
 from api.admit import Gate
 from api.auth import Authenticator
 from api.body import ClientLeft, read_body
-from api.middleware import client_request_id_of, request_id_of
+from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
 from shared.caller import Caller
@@ -66,7 +66,7 @@ class ChatCompletions:
         times = target.model.timeouts
         total = times.total if times else _total_seconds(catalog, target)
         return JobHeader(
-            request_id=request_id_of(scope),
+            request_id=scope[REQUEST_ID],
             reply_to=self._gate.process,
             lane=_lane(caller, request.service_tier),
             tenant=caller.tenant,
@@ -79,7 +79,7 @@ class ChatCompletions:
             include_usage=request.include_usage or catalog.document.compat.always_stream_usage,
             config_hash=catalog.hash,
             episode_id=request.episode_id or new_id(),
-            client_request_id=client_request_id_of(scope),
+            client_request_id=scope.get(CLIENT_REQUEST_ID),
             tags=chat.tags_or_user_agent(request, _user_agent(scope["headers"])),
             admitted_at=self._clock.now(),
             queue_seconds=min(catalog.document.queue.queue_seconds, total),

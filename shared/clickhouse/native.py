@@ -109,20 +109,30 @@ MICROSECONDS = Kind("DateTime64(6, 'UTC')", _times)
 TEXT_MAP = Kind("Map(String, String)", _maps)
 
 
-def decimals(scale: int) -> Kind:
-    """Amounts with at most `scale` digits after the point; another digit is an error, not lost."""
+def decimals(scale: int, *, few: bool = False) -> Kind:
+    """Amounts with at most `scale` digits after the point; another digit is an error, not lost.
+
+    `few`: a batch holds few different ones, so each is converted once. They are told apart by their
+    text, because hashing a fresh Decimal costs more than printing it.
+    """
 
     def write(values: Sequence[Decimal]) -> bytes:
-        # Each different amount once: a batch holds few different prices.
-        amounts = set(values)
-        scaled = [amount.scaleb(scale) for amount in amounts]
-        whole = list(map(int, scaled))
-        if whole != scaled:
-            raise ValueError(f"an amount has more than {scale} digits after the point")
-        written = dict(zip(amounts, whole, strict=True))
-        return array("q", map(written.__getitem__, values)).tobytes()
+        if not few:
+            return array("q", _whole(values, scale)).tobytes()
+        texts = list(map(str, values))
+        different = dict(zip(texts, values, strict=True))
+        written = dict(zip(different, _whole(different.values(), scale), strict=True))
+        return array("q", map(written.__getitem__, texts)).tobytes()
 
     return Kind(f"Decimal(18, {scale})", write)
+
+
+def _whole(amounts: Iterable[Decimal], scale: int) -> list[int]:
+    scaled = [amount.scaleb(scale) for amount in amounts]
+    whole = list(map(int, scaled))
+    if whole != scaled:
+        raise ValueError(f"an amount has more than {scale} digits after the point")
+    return whole
 
 
 def nullable(kind: Kind, filler: object) -> Kind:

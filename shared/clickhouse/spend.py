@@ -32,7 +32,7 @@ from shared.spend import SpendRow
 TABLE = "spend_rows"
 FOLDED = "spend"
 
-PRICE = decimals(12)
+PRICE = decimals(12, few=True)
 COST = decimals(9)
 
 

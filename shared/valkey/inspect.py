@@ -59,7 +59,10 @@ async def open_store(url: str) -> AsyncIterator[Redis]:
     """A connection for one block. Raises StoreAway for whatever the block's commands met."""
     try:
         client = Redis.from_url(
-            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+            # redis-py knows only the older names of the schemes.
+            url.replace("valkey://", "redis://", 1).replace("valkeys://", "rediss://", 1),
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
         )
     except ValueError as error:
         raise StoreAway("VALKEY_URL is not an address of Valkey") from error

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.job import LANES, JobHeader, decode_header
-from shared.valkey.client import Client, CommandRefused
+from shared.valkey.client import Client, CommandRefused, Word
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
 from shared.valkey.scripts import ATTEMPT, GIVE_BACK, HEARTBEAT, RECLAIM
 
@@ -73,10 +73,9 @@ class Lanes:
     async def wait(self, client: Client, block_ms: int) -> list[Claim]:
         """Blocks until any lane has a job; takes at most one from each lane."""
         keys = list(self.keys.lanes.values())
-        answer = await client.call(
-            *(b"XREADGROUP", b"GROUP", WORKERS_GROUP, self._worker, b"COUNT", 1),
-            *(b"BLOCK", block_ms, b"STREAMS", *keys, *(b">" for _ in keys)),
-        )
+        words: list[Word] = [b"XREADGROUP", b"GROUP", WORKERS_GROUP, self._worker, b"COUNT", 1]
+        words += (b"BLOCK", block_ms, b"STREAMS", *keys, *([b">"] * len(keys)))
+        answer = await client.call(*words)
         return self._claims(answer)
 
     def _claims(self, answer: Any) -> list[Claim]:

@@ -14,8 +14,12 @@ CONNECT_SECONDS = 3.0
 CALL_SECONDS = 10.0
 """The server answers in milliseconds; beyond this it is stopped or unreachable."""
 
-PASSING = ("NOGROUP", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM")
-"""Errors of a server that lost its data, fails over or is full: a later call may succeed."""
+PASSING = ("MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM")
+"""Errors of a server that fails over or is full: a later call may succeed."""
+
+
+class GroupGone(ValkeyAway):
+    """The stream or its group is not there: the server lost its data, or nobody made them yet."""
 
 
 def plain_client(url: str, *, name: str) -> Redis:
@@ -38,6 +42,8 @@ def failures() -> Iterator[None]:
     except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError, TimeoutError) as error:
         raise ValkeyAway(f"Valkey cannot be asked: {type(error).__name__}") from error
     except ResponseError as error:
+        if str(error).startswith(("NOGROUP", "no such key")):
+            raise GroupGone(str(error)) from error
         if str(error).startswith(PASSING):
             raise ValkeyAway(f"Valkey cannot do it now: {str(error).split()[0]}") from error
         raise CommandRefused(str(error)) from error

@@ -87,7 +87,5 @@ async def open_queue(url: str) -> AsyncIterator[Queue]:
         inbox = InboxStream(keys, INBOX, lease_seconds=30)
         await inbox.renew(client)
         await Lanes(keys, "setup").ensure_groups(client)
-        yield Queue(
-            client, keys, Admission(keys), Poster(keys, inbox_lease_seconds=30), inbox
-        )
+        yield Queue(client, keys, Admission(keys), Poster(keys, inbox_lease_seconds=30), inbox)
         running.cancel()

@@ -160,9 +160,7 @@ async def test_a_heartbeat_keeps_a_job_from_being_taken_over(queue: Queue) -> No
     (again,) = await reclaimed(queue, "worker-1")
     await asyncio.sleep(0.3)
     assert await queue.lanes().heartbeat(queue.client, [again], [b""]) == [b"ok"]
-    taken = await queue.lanes("worker-2").reclaim(
-        queue.client, "default", lease_ms=250, at_most=10
-    )
+    taken = await queue.lanes("worker-2").reclaim(queue.client, "default", lease_ms=250, at_most=10)
     assert taken == []
 
 
@@ -201,9 +199,7 @@ async def test_cancelling_a_running_job_tells_its_worker_and_leaves_a_flag(
             assert (await notices.get())[2] == b"cancel " + claim.request_id.encode()
         running.cancel()
     assert await queue.lanes().heartbeat(queue.client, [claim], [b""]) == [b"cancelled"]
-    outcome = await queue.lanes().attempt(
-        queue.client, claim, row_id="row-2", row=b"r", ended=()
-    )
+    outcome = await queue.lanes().attempt(queue.client, claim, row_id="row-2", row=b"r", ended=())
     assert outcome == b"cancelled"
 
 

@@ -1,24 +1,31 @@
 """Which providers may answer a job, in which order, and how long each may take."""
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+import structlog
 
-from shared.catalog import Catalog, Model, ModelProvider, Retries, Timeouts
+from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider, Retries, Timeouts
 from shared.clock import Clock
 from shared.errors import NotFound, Overloaded
 from shared.metrics import Metrics
+from shared.postgres.engine import STORE_ERRORS
 from shared.usage import Price
 from workers.inference.breaker import Breaker
 from workers.providers.base import ChatProvider
 from workers.providers.registry import Credentials, build
 
+UNKNOWN_CATALOG_SECONDS = 0.2
 POOL_SECONDS = 10.0
 WRITE_SECONDS = 60.0
 CATALOGS_KEPT = 16
 """Jobs outlive a switch by their own deadline at most; a handful of catalogs is in use at once."""
+
+
+log = structlog.get_logger()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -124,8 +131,14 @@ class RoutingTable:
         found = self._routings.get(config_hash)
         if found is not None:
             return found
-        catalog = await self._snapshots.by_hash(config_hash)
+        try:
+            catalog = await self._snapshots.by_hash(config_hash)
+        except (*STORE_ERRORS, CatalogInvalid) as error:
+            log.warning("A catalog cannot be loaded", action="catalog_away", error=repr(error))
+            catalog = None
         if catalog is None:
+            # Another worker may know it; without a pause this one would only claim it again.
+            await asyncio.sleep(UNKNOWN_CATALOG_SECONDS)
             return None
         if len(self._routings) >= CATALOGS_KEPT:
             self._routings.pop(next(iter(self._routings)))

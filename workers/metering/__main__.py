@@ -1,6 +1,7 @@
 """The metering process: `python -m workers.metering`."""
 
 import asyncio
+import gc
 import signal
 
 import structlog
@@ -16,6 +17,10 @@ from shared.valkey.keys import ShardKeys
 from shared.valkey.spend import SpendStream
 from workers.metering.batch import Batch
 from workers.metering.sink import Sink
+
+GC_ALLOCATIONS = 500_000
+"""A batch is some 50,000 objects, all freed by their counts. Looking for cycles every 700 of them,
+Python's default, took a third of the CPU per row and never found one."""
 
 log = structlog.get_logger()
 
@@ -43,6 +48,7 @@ async def run(settings: Settings, *, process: str, metrics: Metrics, stop: async
 
 
 async def main() -> None:
+    gc.set_threshold(GC_ALLOCATIONS)
     settings, process, stop = Settings(), new_id(), asyncio.Event()
     logs.set_up("metering", settings.log_level)
     structlog.contextvars.bind_contextvars(process=process)

@@ -1,0 +1,163 @@
+"""What is left over in Valkey, found and taken away: inboxes, uploads, streams, consumers, notes.
+
+Everything here may run at any time, twice, and beside the work itself. Whatever removes something
+looks and removes in one script, so that what comes back to life in between is left alone. All calls
+raise ValkeyAway when Valkey cannot be asked.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from shared.valkey.plain import CALL_SECONDS, GroupGone, failures, plain_client
+from shared.valkey.scripts import Script
+from shared.valkey.spend import FORGET_CONSUMER
+
+SWEEP_INBOX = Script("sweep_inbox.v1")
+SWEEP_UPLOAD = Script("sweep_upload.v1")
+TRIM_ACKED = Script("trim_acked.v1")
+
+INBOX_GRACE_SECONDS = 60
+"""After a restart of the server: far above any lease, and nothing waits for the removal."""
+UPLOAD_QUIET_SECONDS = 600
+"""An upload may wait this long for its job to be admitted."""
+CONSUMER_IDLE_SECONDS = 3600
+KEPT_ENTRIES = 10_000
+"""Of the quarantine and of the buried jobs: enough to see what went wrong, bounded memory."""
+PAGE = 500
+"""Keys per SCAN page."""
+
+
+class Buried(msgspec.Struct, frozen=True):
+    """What the stream of buried jobs says."""
+
+    count: int
+    newest: str
+    reason: str
+
+
+class Housekeeper:
+    """The leftovers of all shards."""
+
+    def __init__(self, client: Redis, shards: Sequence[ShardKeys]) -> None:
+        self._client = client
+        self._shards = shards
+
+    @classmethod
+    def connect(cls, url: str, shards: Sequence[ShardKeys], process: str) -> "Housekeeper":
+        return cls(plain_client(url, name=f"gateway-background-{process}"), shards)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def sweep_inboxes(self) -> int:
+        """Removes inboxes of API processes that are gone; how many."""
+        swept = 0
+        for keys in self._shards:
+            for member in await self._members(keys.inboxes):
+                process = member.decode()
+                names = (keys.inbox_lease(process), keys.inbox(process), keys.inboxes)
+                swept += await self._run(SWEEP_INBOX, names, process, INBOX_GRACE_SECONDS)
+        return swept
+
+    async def sweep_uploads(self, quiet_seconds: float = UPLOAD_QUIET_SECONDS) -> int:
+        """Removes quiet uploads whose job is gone; how many."""
+        swept = 0
+        for keys in self._shards:
+            for member in await self._members(keys.uploads):
+                request_id = member.decode()
+                names = (keys.job(request_id), keys.upload(request_id), keys.uploads)
+                swept += await self._run(SWEEP_UPLOAD, names, request_id, int(quiet_seconds * 1000))
+        return swept
+
+    async def trim_kept(self, most: int = KEPT_ENTRIES) -> int:
+        """Drops the oldest of the quarantined rows and buried jobs beyond a bound; how many."""
+        dropped = 0
+        for keys in self._shards:
+            for stream in (keys.spend_quarantine, keys.buried):
+                dropped += int(await self._ask("XTRIM", stream, "MAXLEN", "=", most))
+        return dropped
+
+    async def trim_acked(self) -> int:
+        """Drops spend entries that were acknowledged but not deleted; how many."""
+        return sum([await self._run(TRIM_ACKED, (keys.spend,)) for keys in self._shards])
+
+    async def forget_consumers(self, idle_seconds: float = CONSUMER_IDLE_SECONDS) -> int:
+        """Takes silent consumers that hold nothing off the groups; how many."""
+        forgotten = 0
+        for keys in self._shards:
+            groups = [(keys.spend, METERING_GROUP)]
+            groups += [(lane, WORKERS_GROUP) for lane in keys.lanes.values()]
+            for stream, group in groups:
+                for consumer in await self._consumers(stream, group):
+                    forgotten += await self._run(
+                        FORGET_CONSUMER, (stream,), group, consumer, int(idle_seconds * 1000)
+                    )
+        return forgotten
+
+    async def buried(self) -> Buried | None:
+        """How many jobs were given up, and why the newest was; None if none was."""
+        counts, newest = 0, None
+        for keys in self._shards:
+            counts += int(await self._ask("XLEN", keys.buried))
+            for entry, fields in await self._ask("XREVRANGE", keys.buried, "+", "-", "COUNT", 1):
+                if newest is None or entry > newest[0]:
+                    newest = (entry, fields.get(b"reason", b""))
+        if newest is None:
+            return None
+        return Buried(counts, newest[0].decode(), newest[1].decode(errors="replace"))
+
+    async def orphaned_jobs(self) -> list[str]:
+        """Request ids of job states whose entry is in no lane: nobody would ever end them."""
+        return [
+            request_id
+            for keys in self._shards
+            async for request_id in self._job_states(keys)
+            if await self._is_orphan(keys, request_id)
+        ]
+
+    async def _is_orphan(self, keys: ShardKeys, request_id: str) -> bool:
+        state = keys.job(request_id)
+        entry = await self._ask("HGET", state, "entry")
+        if entry is None:
+            return False
+        for lane in keys.lanes.values():
+            if await self._ask("XRANGE", lane, entry, entry):
+                return False
+        # The job may have ended, or moved to another entry, while we looked through the lanes.
+        return bool(await self._ask("HGET", state, "entry") == entry)
+
+    async def _job_states(self, keys: ShardKeys) -> AsyncIterator[str]:
+        prefix, cursor = keys.job(""), 0
+        while True:
+            cursor, page = await self._ask(
+                "SCAN", cursor, "MATCH", prefix + b"*", "COUNT", PAGE, "TYPE", "hash"
+            )
+            for key in page:
+                yield key[len(prefix) :].decode()
+            if not int(cursor):
+                return
+
+    async def _members(self, name: bytes) -> list[bytes]:
+        return list(await self._ask("SMEMBERS", name))
+
+    async def _consumers(self, stream: bytes, group: bytes) -> list[bytes]:
+        try:
+            return [
+                consumer["name"] for consumer in await self._ask("XINFO CONSUMERS", stream, group)
+            ]
+        except GroupGone:
+            return []
+
+    async def _run(self, script: Script, keys: Sequence[bytes], *args: bytes | str | int) -> int:
+        return int(await self._ask("EVAL", script.text, len(keys), *keys, *args))
+
+    async def _ask(self, *words: bytes | str | int) -> Any:
+        with failures():
+            async with asyncio.timeout(CALL_SECONDS):
+                execute: Callable[..., Awaitable[Any]] = self._client.execute_command
+                return await execute(*words)

@@ -1,0 +1,32 @@
+"""Splitting event streams: the same events however the bytes were cut."""
+
+import pytest
+
+from workers.inference.events import MAX_EVENT_BYTES, EventSplitter, EventTooLong
+
+STREAM = b': hello\n\ndata: {"a":1}\n\nevent: x\ndata: two\ndata:lines\n\nid: 7\n\ndata: [DONE]\n\n'
+EVENTS = [b'{"a":1}', b"two\nlines", b"[DONE]"]
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_events_come_out_whole_however_they_were_cut(size: int, ends: bytes) -> None:
+    stream = STREAM.replace(b"\n", ends)
+    splitter = EventSplitter()
+    found = []
+    for start in range(0, len(stream), size):
+        found += splitter.feed(stream[start : start + size])
+    assert found == EVENTS
+    assert splitter.is_clean
+
+
+def test_an_unfinished_event_is_not_an_event() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b'data: {"a":') == []
+    assert not splitter.is_clean
+
+
+def test_an_event_without_end_is_refused() -> None:
+    splitter = EventSplitter()
+    with pytest.raises(EventTooLong):
+        splitter.feed(b"data: " + b"x" * MAX_EVENT_BYTES)
