@@ -19,6 +19,7 @@ from shared.valkey.inbox import InboxStream
 from shared.valkey.keys import ShardKeys
 
 BLOCK_MS = 1000
+CONNECT_SECONDS = 1.0
 PAUSE_BYTES = 256 << 10
 """A client this far behind: its worker stops reading from the provider …"""
 RESUME_BYTES = 64 << 10
@@ -212,7 +213,7 @@ class Inbox:
     async def _read(self) -> None:
         while True:
             try:
-                await self._client.connected(BLOCK_MS)
+                await self._client.connected(CONNECT_SECONDS)
                 for fields in await self._stream.read(self._client, BLOCK_MS):
                     self._dispatch(fields)
             except (ValkeyAway, TimeoutError):

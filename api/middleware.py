@@ -28,6 +28,9 @@ MAX_CLIENT_REQUEST_ID = 128
 
 OPEN_PATHS = frozenset({"/status", "/metrics"})
 HEALTH_PREFIXES = ("/health", "/api/v1/health")
+DOCUMENT_PATHS = frozenset({"/docs", "/redoc", "/openapi.json"})
+"""Routes FastAPI adds by itself, outside what it notes in the scope."""
+API_PREFIX = "/api/v1"
 API_ALIAS = "/api"
 """`/api/v1/...` is `/v1/...` by another name; metrics and logs say `/v1/...`."""
 UNMATCHED = "unmatched"
@@ -142,9 +145,11 @@ class Edge:
     def _route(self, scope: Scope) -> str:
         """The template of the route that answered: never the path, which anybody can vary."""
         path: str = scope["path"]
-        if path not in self._hot:
+        if path not in self._hot and path not in DOCUMENT_PATHS:
             path = getattr(scope.get("route"), "path", UNMATCHED)
-        return path[len(API_ALIAS) :] if path.startswith("/api/v1/") else path
+        if path.startswith(HEALTH_PREFIXES):
+            return path.removeprefix(API_PREFIX)
+        return path[len(API_ALIAS) :] if path.startswith(API_PREFIX) else path
 
 
 class Meter:
@@ -260,3 +265,15 @@ def _too_large(limit: int) -> RequestTooLarge:
 def hot_paths(path: str) -> Iterable[str]:
     """Both names of an API path."""
     return (path, API_ALIAS + path)
+
+
+def request_id_of(scope: Scope) -> str:
+    """This request's id: 32 hex digits."""
+    request_id: str = scope[REQUEST_ID]
+    return request_id
+
+
+def client_request_id_of(scope: Scope) -> str | None:
+    """The `x-request-id` the client sent, if it can be kept."""
+    client_request_id: str | None = scope[CLIENT_REQUEST_ID]
+    return client_request_id

@@ -42,7 +42,9 @@ def server_config(app: ASGIApp, *, drain_seconds: float) -> uvicorn.Config:
         lifespan="on",
         interface="asgi3",
         log_config=None,
-        log_level="warning",
+        # A cut stream is meant to end unfinished, which uvicorn takes for an error; what is one is
+        # logged by the outermost layer and by the lifespan.
+        log_level="critical",
         access_log=False,
         server_header=False,
         # We never look at a client's address, so no header may change it either.

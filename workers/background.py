@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import signal
 
-
 import msgspec
 import structlog
 from arq.connections import RedisSettings

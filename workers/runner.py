@@ -20,6 +20,7 @@ from workers.held import HeldJob
 from workers.outbox import Outbox
 
 BLOCK_MS = 1000
+CONNECT_SECONDS = 1.0
 FREE_SLOTS_TO_BLOCK = 4
 """A blocking read may bring one job from each of the four lanes."""
 FULL_PAUSE_SECONDS = 0.05
@@ -116,7 +117,7 @@ class Runner:
                 await self._wait_for_slot()
                 continue
             try:
-                await self._claims.connected(BLOCK_MS)
+                await self._claims.connected(CONNECT_SECONDS)
                 claims = await self._lanes.claim(self._claims, free)
                 if not claims and free >= FREE_SLOTS_TO_BLOCK:
                     claims = await self._lanes.wait(self._claims, BLOCK_MS)

@@ -59,7 +59,9 @@ def router(health: Health, prefix: str) -> APIRouter:
     routes = APIRouter(prefix=prefix, tags=["health"])
     shown = not prefix
 
-    @routes.get("/health", include_in_schema=shown, responses={503: {"description": "A store is away"}})
+    @routes.get(
+        "/health", include_in_schema=shown, responses={503: {"description": "A store is away"}}
+    )
     async def get_health() -> JSONResponse:
         """Whether the gateway and its backing services are available."""
         return await health.health()

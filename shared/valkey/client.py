@@ -16,7 +16,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -84,18 +84,18 @@ class Address:
 class _Protocol(asyncio.Protocol):
     """One connection's life: answers are matched to waiters by order."""
 
-    def __init__(self, on_push: Callable[[Any], None] | None) -> None:
+    def __init__(self, on_push: Callable[[Any], None] | None, on_lost: Callable[[], None]) -> None:
         self.waiters: deque[asyncio.Future[Any]] = deque()
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.get_running_loop().create_future()
         self.answers = 0
         self.on_push = on_push
+        self._on_lost = on_lost
         self._reader = hiredis.Reader()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (what streams are made of)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     @override
     def connection_lost(self, error: Exception | None) -> None:
@@ -106,6 +106,9 @@ class _Protocol(asyncio.Protocol):
                 waiter.exception()  # a caller that was cancelled must not leave a warning behind
         self.waiters.clear()
         if not self.lost.done():
+            # At once, before those who waited wake up: a command given to a dead connection would
+            # never be answered.
+            self._on_lost()
             self.lost.set_result(error)
 
     @override
@@ -149,6 +152,7 @@ class Client:
         self._on_connect = on_connect
         self._protocol: _Protocol | None = None
         self._out: list[bytes] = []
+        self._is_greeted = False
         self._ready = asyncio.Event()
         self.connections = 0
         self.connected_since = 0.0
@@ -173,7 +177,7 @@ class Client:
         return self._send(_pack((b"EVALSHA", script.sha, len(keys), *keys, *args)))
 
     def _send(self, packed: bytes) -> asyncio.Future[Any]:
-        if self._protocol is None or not self._ready.is_set():
+        if not self._is_greeted or self._protocol is None:
             raise Disconnected("there is no connection to Valkey")
         return self._write(self._protocol, packed)
 
@@ -217,14 +221,16 @@ class Client:
     async def _open(self) -> _Protocol:
         self._out.clear()
         async with asyncio.timeout(CONNECT_SECONDS):
-            protocol = await self._address.open(lambda: _Protocol(self._on_push))
+            protocol = await self._address.open(lambda: _Protocol(self._on_push, self._gone))
             self._protocol = protocol
             await asyncio.gather(*(self._write(protocol, words) for words in self._greeting()))
         self.connections += 1
         self.connected_since = asyncio.get_running_loop().time()
-        self._ready.set()
+        self._is_greeted = True
         if self._on_connect is not None:
-            await self._on_connect(self)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._on_connect(self)
+        self._ready.set()
         return protocol
 
     def _greeting(self) -> list[bytes]:
@@ -253,9 +259,13 @@ class Client:
                 break
         self._drop()
 
-    def _drop(self) -> None:
+    def _gone(self) -> None:
+        self._is_greeted = False
         self._ready.clear()
         self.connected_since = 0.0
+
+    def _drop(self) -> None:
+        self._gone()
         protocol, self._protocol = self._protocol, None
         if protocol is not None and protocol.transport is not None:
             protocol.transport.abort()

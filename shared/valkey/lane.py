@@ -4,6 +4,7 @@ A claim is held by a token, `<delivery count>:<worker id>`; every script that ch
 it, so a worker that lost its lease, or woke from a pause, can neither post nor settle.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -68,7 +69,9 @@ class Lanes:
             )
             for lane in LANES
         ]
-        return [claim for answer in answers for claim in self._claims(await answer)]
+        return [
+            claim for answer in await asyncio.gather(*answers) for claim in self._claims(answer)
+        ]
 
     async def wait(self, client: Client, block_ms: int) -> list[Claim]:
         """Blocks until any lane has a job; takes at most one from each lane."""

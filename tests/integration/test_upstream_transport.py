@@ -195,9 +195,13 @@ def make(system_trust: ssl.SSLContext) -> Make:
 
 @pytest.fixture
 async def transport(make: Make) -> AsyncIterator[UpstreamTransport]:
+    """Afterwards nothing is open, and no callback raised where only the loop could see it."""
+    unseen: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     async with make() as made:
         yield made
     assert made.open_connections == 0
+    assert unseen == []
 
 
 # What goes out.
@@ -826,6 +830,22 @@ async def test_no_answer_in_time_is_a_read_timeout(transport: UpstreamTransport)
         await eventually(lambda: server.open == 0)
 
 
+@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"5"])
+async def test_a_stall_between_bytes_that_give_nothing_yet_is_a_read_timeout(
+    transport: UpstreamTransport, sent: bytes
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        for byte in sent:
+            await peer.send(bytes([byte]))
+            await asyncio.sleep(0.001)
+        await peer.gone()
+
+    async with upstream(script) as server, asyncio.timeout(1):
+        with pytest.raises(httpx.ReadTimeout):
+            await fetch(transport, ask(server, read=0.1))
+
+
 async def test_a_stall_within_the_body_is_a_read_timeout(transport: UpstreamTransport) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -891,6 +911,28 @@ async def test_a_server_that_does_not_read_is_a_write_timeout(
         with pytest.raises(httpx.WriteTimeout):
             await fetch(transport, ask(server, b"x" * (32 * MEBIBYTE), write=0.1))
         assert transport.open_connections == 0
+
+
+async def test_a_server_that_does_not_read_stops_the_source_of_a_streamed_body(
+    transport: UpstreamTransport,
+) -> None:
+    given = 0
+
+    async def parts() -> AsyncIterator[bytes]:
+        nonlocal given
+        while given < 64 * MEBIBYTE:
+            given += MEBIBYTE
+            yield b"x" * MEBIBYTE
+
+    async def script(peer: Peer) -> None:
+        await asyncio.sleep(5)
+
+    async with upstream(script) as server:
+        request = streamed(server, parts())
+        request.extensions["timeout"] = PATIENT | {"write": 0.1}
+        with pytest.raises(httpx.WriteTimeout):
+            await fetch(transport, request)
+    assert given < 32 * MEBIBYTE  # what the kernel buffers, not the whole source
 
 
 async def test_a_server_that_reads_slowly_is_not_a_write_timeout(
@@ -1151,6 +1193,30 @@ async def test_tls_large_bodies_pass_both_ways(
             await asyncio.sleep(0.02)
             assert await read_all(response, len(content)) == content
         assert server.accepted == 1
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_over_tls_only_an_orderly_close_ends_a_body_without_length(
+    certificate: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
+    server_tls: ssl.SSLContext,
+    orderly: bool,
+) -> None:
+    if not orderly and not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        pytest.skip("asyncio's own loop hides the difference, as the docstring of transport says")
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nok")
+        await asyncio.sleep(0.01)
+        if not orderly:
+            peer.writer.transport.abort()
+
+    received = bytearray()
+    async with trusting(certificate[0]) as transport, upstream(script, server_tls) as server:
+        response = await transport.handle_async_request(ask(server))
+        with contextlib.nullcontext() if orderly else pytest.raises(httpx.RemoteProtocolError):
+            await collect(received, response)
+    assert bytes(received) == b"ok"
 
 
 async def test_cancelling_over_tls_closes_the_socket_at_once(

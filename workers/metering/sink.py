@@ -15,7 +15,7 @@ from shared.clickhouse.client import ClickHouseAway, ContentRefused
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.spend import SpendRow
-from shared.valkey.client import ValkeyAway
+from shared.valkey.client import CommandRefused, ValkeyAway
 from shared.valkey.spend import Claim, Undecodable
 from workers.metering.batch import Batch
 from workers.metering.outage import Outage, rest
@@ -83,7 +83,7 @@ class Sink:
         while not stop.is_set():
             try:
                 await self._turn(stop)
-            except ValkeyAway as error:
+            except (ValkeyAway, CommandRefused) as error:
                 self._must_recover = True
                 await self._valkey.wait(str(error), stop)
             except ClickHouseAway as error:
@@ -185,7 +185,7 @@ class Sink:
                 while len(self._batch):
                     await self._try_to_flush()
                 await self._stream.leave()
-        except (TimeoutError, ValkeyAway):
+        except (TimeoutError, ValkeyAway, CommandRefused):
             log.warning(
                 "Stopped with rows pending", action="metering_stopped", rows=len(self._batch)
             )
@@ -193,7 +193,7 @@ class Sink:
     async def _try_to_flush(self) -> None:
         try:
             await self._flush(self._batch.claims)
-        except ValkeyAway as error:
+        except (ValkeyAway, CommandRefused) as error:
             await self._valkey.wait(str(error))
         except ClickHouseAway as error:
             await self._clickhouse.wait(str(error))

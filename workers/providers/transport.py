@@ -9,7 +9,8 @@ Guarantees:
 - One call is one request on the wire. Nothing is ever sent twice: a kept-alive connection found
   closed is `StaleConnectionError`, for the caller's retry policy to judge.
 - A body that was cut never looks complete. The one framing without an end of its own, a body
-  that lasts until the connection closes, is complete at an orderly close and at nothing else.
+  that lasts until the connection closes, is complete only at an orderly close. Over TLS that is
+  close_notify under uvloop; asyncio's own loop cannot tell it from a bare end of the stream.
 - Every stage has its deadline, from `request.extensions["timeout"]` (httpx's `connect`, `read`,
   `write`, `pool` in seconds); without that, from the transport's defaults.
 - Cancelling the caller closes the socket and frees its slot in the pool at once.

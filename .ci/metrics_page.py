@@ -1,0 +1,59 @@
+"""Writes docs/metrics.md from `shared/metrics.py`; with `--check`, fails where the page differs."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from shared.metrics import Metrics
+from shared.valkey.process_metrics import KEPT_SECONDS, PUBLISH_SECONDS, STORE_GAUGES
+
+PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+HEAD = f"""# Metrics
+
+`GET /metrics` of any API process answers for the whole deployment, in Prometheus text. Every process
+publishes its own samples in Valkey every {PUBLISH_SECONDS:g} seconds, and they are forgotten
+{KEPT_SECONDS} seconds after the last time. To the labels below each sample therefore adds `role`
+(`api`, `worker`, `metering`, `background`) and `process`, the id of the process. Metrics marked *of
+the stores* are read from Valkey by the scrape itself and carry neither. While Valkey is away, a
+scrape shows the process that is asked, and no other.
+
+Scrape one address; to scrape each API process as well would count everything several times.
+
+Label values are bounded: models and providers come from the catalog, routes are templates, codes
+and statuses come from tables of our own. Histograms are in seconds.
+
+| metric | type | labels | what it says |
+|---|---|---|---|
+"""
+
+
+def rows() -> Iterator[str]:
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            # The library takes the ending off a counter's name and puts it back on its samples.
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            where = " *Of the stores.*" if family.name in STORE_GAUGES else ""
+            yield f"| `{name}` | {family.type} | {labels} | {family.documentation}{where} |\n"
+
+
+def page() -> str:
+    return HEAD + "".join(rows())
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        same = PAGE.exists() and PAGE.read_text() == page()
+        if not same:
+            sys.stderr.write("docs/metrics.md differs from shared/metrics.py: run `make docs`\n")
+        return 0 if same else 1
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Wires the API: its services from the settings, its routes, and the outermost layer around them."""
+
+import gc
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import ASGIApp
+from typing_extensions import override
+
+from api import openapi, problems
+from api.access_log import AccessLog
+from api.admit import Gate
+from api.auth import Authenticator
+from api.drain import Drain
+from api.key_cache import KeyCache
+from api.middleware import Edge, hot_paths
+from api.providers import Availability
+from api.relay import Relay
+from api.routes import health, metrics, models
+from api.routes.chat_completions import ChatCompletions
+from api.services import Services
+from api.store_checks import Check, StoreChecks
+from shared.clickhouse.client import ClickHouse, ClickHouseAway
+from shared.clock import SystemClock
+from shared.ids import new_id
+from shared.metrics import Metrics
+from shared.postgres.catalog_watch import CatalogWatch
+from shared.postgres.catalogs import CatalogStore
+from shared.postgres.engine import is_up, make_engine
+from shared.postgres.keys import KeyStore
+from shared.seal import Seal
+from shared.settings import KNOWN_DEFAULT_MASTER_KEYS, Settings
+from shared.valkey.process_metrics import ProcessMetrics
+
+DISTRIBUTION = "ollm-gateway"
+API_PREFIXES = ("/v1", "/api/v1")
+
+log = structlog.get_logger()
+
+
+class MasterKeyUnsafe(Exception):
+    """`auth.mode = required` with a master key that is empty or known to everybody."""
+
+
+def create_app(
+    settings: Settings, *, drain: Drain | None = None, access_log: float = 0.0
+) -> FastAPI:
+    """One process's application. Nothing is connected before its lifespan starts.
+
+    `drain` is the server's flag; `access_log` the share of requests that get a log line. Raises
+    ValueError where the settings hold no seal key.
+    """
+    services = build_services(settings, drain=drain or Drain(), access_log=access_log)
+    hot = hot_routes(services)
+    edge = partial(
+        Edge,
+        hot=hot,
+        catalog=services.catalogs,
+        metrics=services.metrics,
+        drain=services.drain,
+        access_log=services.access_log,
+    )
+    check = partial(check_master_key, services, settings.master_key.get_secret_value())
+    app = GatewayApp(
+        edge,
+        title=DISTRIBUTION,
+        version=services.version,
+        lifespan=partial(_lifespan, services, check),
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    # First in the router too, for what is not a POST: 405 comes from there.
+    app.router.routes[:0] = [Route(path, to, methods=["POST"]) for path, to in hot.items()]
+    _include_routers(app, services)
+    problems.install(app)
+    app.openapi = openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def hot_routes(services: Services) -> dict[str, ASGIApp]:
+    """The inference routes: raw ASGI, by exact path, under both of their names."""
+    chat = ChatCompletions(
+        authenticator=services.authenticator,
+        catalogs=services.catalogs,
+        gate=services.gate,
+        relay=services.relay,
+        clock=services.clock,
+    )
+    return dict.fromkeys(hot_paths("/v1/chat/completions"), chat)
+
+
+def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Services:
+    """Builds; connects to nothing."""
+    clock, own_metrics, process = SystemClock(), Metrics(), new_id()
+    valkey_url = settings.valkey_url.get_secret_value()
+    engine = make_engine(settings.database_url.get_secret_value(), "api")
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
+    catalogs, keys = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
+    key_cache = KeyCache(keys, clock)
+    process_metrics = ProcessMetrics(
+        url=valkey_url, role="api", process=process, metrics=own_metrics,
+        shards=settings.shards, clock=clock,
+    )  # fmt: skip
+    gate = Gate(
+        url=valkey_url, process=process, shards=settings.shards,
+        seal=Seal(settings.seal_key_bytes()), clock=clock, metrics=own_metrics,
+        inbox_lease_seconds=settings.inbox_lease_seconds,
+    )  # fmt: skip
+    checks: dict[str, Check] = {
+        "postgres": partial(is_up, engine),
+        "clickhouse": partial(_answers, clickhouse),
+        "valkey": process_metrics.is_up,
+    }
+    return Services(
+        process=process,
+        version=read_version(),
+        clock=clock,
+        metrics=own_metrics,
+        drain=drain,
+        engine=engine,
+        clickhouse=clickhouse,
+        catalogs=catalogs,
+        keys=keys,
+        key_cache=key_cache,
+        authenticator=Authenticator(
+            keys=key_cache,
+            catalog=catalogs,
+            master_key=settings.master_key.get_secret_value(),
+            clock=clock,
+        ),
+        availability=Availability(settings.secret),
+        checks=StoreChecks(checks, clock),
+        process_metrics=process_metrics,
+        access_log=AccessLog(access_log),
+        gate=gate,
+        relay=Relay(gate, clock, own_metrics),
+    )
+
+
+class GatewayApp(FastAPI):
+    """FastAPI inside our outermost layer."""
+
+    def __init__(self, edge: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
+        self._edge = edge
+        super().__init__(**options)
+
+    @override
+    def build_middleware_stack(self) -> ASGIApp:
+        # Outside FastAPI's own error layer, so that nothing answers, or fails, without it.
+        return self._edge(super().build_middleware_stack())
+
+
+def check_master_key(services: Services, master_key: str) -> None:
+    """Raises MasterKeyUnsafe. In open mode an empty key is allowed: nothing then matches it."""
+    required = services.catalogs.current.document.auth.mode == "required"
+    if required and not master_key:
+        raise MasterKeyUnsafe("GATEWAY_MASTER_KEY is empty: set it, or auth.mode = 'open'")
+    if master_key.lower() in KNOWN_DEFAULT_MASTER_KEYS:
+        raise MasterKeyUnsafe("GATEWAY_MASTER_KEY is a known default: choose another")
+
+
+def read_version() -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return "0+source"  # run from a checkout that was never installed
+
+
+@asynccontextmanager
+async def _lifespan(
+    services: Services, check: Callable[[], None], _app: FastAPI
+) -> AsyncIterator[None]:
+    try:
+        async with services.running():
+            check()
+            gc.collect()
+            gc.freeze()  # what is alive now lives on; the collector need not look at it again
+            yield
+    except BaseException:
+        # The server would go on without its loops, and every request would hang.
+        services.drain.fail()
+        log.exception("The API process cannot go on", action="api_failed")
+        raise
+
+
+def _include_routers(app: FastAPI, services: Services) -> None:
+    well = health.Health(
+        checks=services.checks,
+        catalog=services.catalogs,
+        drain=services.drain,
+        version=services.version,
+    )
+    listed = models.Models(
+        catalog=services.catalogs,
+        availability=services.availability,
+        created=int(services.clock.now()),
+    )
+    app.include_router(health.status_router(well))
+    for prefix in ("", "/api/v1"):
+        app.include_router(health.router(well, prefix))
+    app.include_router(
+        metrics.router(
+            collect=services.process_metrics.collect,
+            catalog=services.catalogs,
+            authenticator=services.authenticator,
+        )
+    )
+    for prefix in API_PREFIXES:
+        app.include_router(models.router(listed, services.authenticator, prefix))
+
+
+async def _answers(clickhouse: ClickHouse) -> bool:
+    try:
+        await clickhouse.query("SELECT 1")
+    except ClickHouseAway:
+        return False
+    return True

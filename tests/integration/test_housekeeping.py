@@ -1,0 +1,184 @@
+"""Each chore on a real Valkey: it takes what is dead, and leaves what lives or may come back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from shared.job import LANES
+from shared.metrics import Metrics
+from shared.spend import encode_row
+from shared.valkey import housekeeping
+from shared.valkey.housekeeping import Buried, Housekeeper
+from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from shared.valkey.plain import plain_client
+from tests.spend_rows import spend_row
+from workers.housekeeping import Housekeeping
+
+KEYS = ShardKeys(0)
+
+
+@pytest.fixture
+async def valkey(valkey_db: str) -> AsyncIterator[Redis]:
+    client = plain_client(valkey_db, name="test")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def keeper(valkey_db: str) -> AsyncIterator[Housekeeper]:
+    keeper = Housekeeper.connect(valkey_db, [KEYS, ShardKeys(1)], "test")
+    yield keeper
+    await keeper.close()
+
+
+@pytest.fixture
+def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "INBOX_GRACE_SECONDS", -1)
+
+
+@pytest.mark.usefixtures("_no_grace")
+async def test_the_inbox_of_a_process_that_is_gone_is_removed(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    await valkey.sadd(KEYS.inboxes, "dead", "alive")
+    for process in ("dead", "alive"):
+        await valkey.xadd(KEYS.inbox(process), {"a": "b"})
+    await valkey.set(KEYS.inbox_lease("alive"), 1, px=60_000)
+    assert await keeper.sweep_inboxes() == 1
+    assert await valkey.smembers(KEYS.inboxes) == {b"alive"}
+    assert await valkey.exists(KEYS.inbox("dead")) == 0
+    assert await valkey.xlen(KEYS.inbox("alive")) == 1
+    assert await keeper.sweep_inboxes() == 0
+
+
+async def test_no_inbox_is_judged_right_after_the_server_has_started(
+    keeper: Housekeeper, valkey: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "INBOX_GRACE_SECONDS", 1_000_000)
+    await valkey.sadd(KEYS.inboxes, "dead")
+    assert await keeper.sweep_inboxes() == 0
+
+
+async def test_an_upload_without_a_job_is_removed_once_it_has_been_quiet(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    await valkey.sadd(KEYS.uploads, "gone", "running", "coming", "empty")
+    await valkey.hset(KEYS.job("running"), "entry", "1-0")
+    await valkey.xadd(KEYS.upload("gone"), {"c": "x"}, id="1000-0")
+    await valkey.xadd(KEYS.upload("running"), {"c": "x"}, id="1000-0")
+    await valkey.xadd(KEYS.upload("coming"), {"c": "x"})
+    assert await keeper.sweep_uploads() == 2
+    assert await valkey.smembers(KEYS.uploads) == {b"running", b"coming"}
+    assert await valkey.exists(KEYS.upload("gone")) == 0
+    assert await valkey.exists(KEYS.upload("coming"), KEYS.upload("running")) == 2
+
+
+async def test_quarantine_and_buried_jobs_are_kept_up_to_a_bound_the_newest_last(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    for at in range(1, 8):
+        await valkey.xadd(KEYS.spend_quarantine, {"r": str(at)}, id=f"{at}-0")
+    await valkey.xadd(KEYS.buried, {"r": "1"})
+    assert await keeper.trim_kept(5) == 2
+    left = await valkey.xrange(KEYS.spend_quarantine)
+    assert [entry for entry, _ in left] == [b"%d-0" % at for at in range(3, 8)]
+    assert await valkey.xlen(KEYS.buried) == 1
+
+
+async def test_only_entries_that_were_acknowledged_are_trimmed_from_the_spend_stream(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    await valkey.xgroup_create(KEYS.spend, METERING_GROUP, "0", mkstream=True)
+    for at in range(1, 7):
+        await valkey.xadd(KEYS.spend, {"r": encode_row(spend_row(at))}, id=f"{at}-0")
+    assert await keeper.trim_acked() == 0
+    await valkey.xreadgroup(METERING_GROUP, "one", {KEYS.spend: ">"}, count=4)
+    await valkey.xack(KEYS.spend, METERING_GROUP, "1-0", "2-0", "4-0")
+    assert await keeper.trim_acked() == 2
+    await valkey.xack(KEYS.spend, METERING_GROUP, "3-0")
+    assert await keeper.trim_acked() == 2
+    # Entries that nobody has read yet stay.
+    assert [entry for entry, _ in await valkey.xrange(KEYS.spend)] == [b"5-0", b"6-0"]
+
+
+async def test_a_spend_stream_that_no_group_reads_is_left_alone(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    await valkey.xadd(KEYS.spend, {"r": "x"})
+    assert await keeper.trim_acked() == 0
+    assert await valkey.xlen(KEYS.spend) == 1
+
+
+async def test_a_silent_consumer_is_forgotten_unless_it_holds_something(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    lane = KEYS.lane("default")
+    for stream, group in ((KEYS.spend, METERING_GROUP), (lane, WORKERS_GROUP)):
+        await valkey.xgroup_create(stream, group, "0", mkstream=True)
+        await valkey.xgroup_createconsumer(stream, group, "idle")
+        await valkey.xadd(stream, {"r": "x"})
+        await valkey.xreadgroup(group, "holds", {stream: ">"})
+    assert await keeper.forget_consumers() == 0
+    await asyncio.sleep(0.02)
+    assert await keeper.forget_consumers(0.01) == 2
+    for stream, group in ((KEYS.spend, METERING_GROUP), (lane, WORKERS_GROUP)):
+        assert [one["name"] for one in await valkey.xinfo_consumers(stream, group)] == [b"holds"]
+        assert (await valkey.xpending(stream, group))["pending"] == 1
+
+
+async def test_buried_jobs_are_counted_over_all_shards(keeper: Housekeeper, valkey: Redis) -> None:
+    assert await keeper.buried() is None
+    await valkey.xadd(KEYS.buried, {"r": "1", "reason": "killed three workers"}, id="5-0")
+    await valkey.xadd(ShardKeys(1).buried, {"r": "2", "reason": "older"}, id="4-0")
+    assert await keeper.buried() == Buried(2, "5-0", "killed three workers")
+
+
+async def test_a_job_state_whose_entry_is_in_no_lane_is_an_orphan(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    for at, lane in enumerate(LANES):
+        entry = await valkey.xadd(KEYS.lane(lane), {"r": f"live-{at}"})
+        await valkey.hset(KEYS.job(f"live-{at}"), "entry", entry)
+    await valkey.hset(KEYS.job("lost"), "entry", "12-0")
+    assert await keeper.orphaned_jobs() == ["lost"]
+    assert await valkey.exists(KEYS.job("lost")) == 1
+
+
+async def test_what_is_found_is_reported_once_for_each_change(
+    keeper: Housekeeper, valkey: Redis
+) -> None:
+    chores = Housekeeping(keeper, Metrics())
+    await valkey.xadd(KEYS.buried, {"r": "1", "reason": "it crashed"})
+    await valkey.hset(KEYS.job("lost"), "entry", "12-0")
+    with capture_logs() as logs:
+        for _ in range(2):
+            await chores.report_buried({})
+            await chores.report_orphans({})
+        await valkey.xadd(KEYS.buried, {"r": "2", "reason": "again"})
+        await chores.report_buried({})
+    assert [(line["action"], line["count"]) for line in logs] == [
+        ("jobs_buried", 1),
+        ("jobs_orphaned", 1),
+        ("jobs_buried", 2),
+    ]
+    assert logs[0]["reason"] == "it crashed"
+
+
+async def test_what_was_taken_away_is_counted(keeper: Housekeeper, valkey: Redis) -> None:
+    metrics = Metrics()
+    await valkey.sadd(KEYS.uploads, "gone")
+    await Housekeeping(keeper, metrics).sweep_uploads({})
+    assert metrics.registry.get_sample_value("gateway_housekeeping_total", {"kind": "uploads"}) == 1
+
+
+async def test_a_chore_is_put_off_while_valkey_is_away() -> None:
+    keeper = Housekeeper.connect("redis://127.0.0.1:9/0", [KEYS], "test")
+    chores = Housekeeping(keeper, Metrics())
+    with capture_logs() as logs:
+        for chore in (chores.sweep_inboxes, chores.report_buried, chores.forget_consumers):
+            await chore({})
+    assert [line["action"] for line in logs] == ["chore_put_off"] * 3
+    await keeper.close()
