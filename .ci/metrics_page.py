@@ -13,17 +13,16 @@ PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 
 HEAD = f"""# Metrics
 
-`GET /metrics` of any API process answers for the whole deployment, in Prometheus text. Every process
-publishes its own samples in Valkey every {PUBLISH_SECONDS:g} seconds, and they are forgotten
-{KEPT_SECONDS} seconds after the last time. To the labels below each sample therefore adds `role`
-(`api`, `worker`, `metering`, `background`) and `process`, the id of the process. Metrics marked *of
-the stores* are read from Valkey by the scrape itself and carry neither. While Valkey is away, a
-scrape shows the process that is asked, and no other.
+`GET /metrics` of any API process answers for the whole deployment, in Prometheus text. Each process
+publishes its samples in Valkey every {PUBLISH_SECONDS:g} s; they are forgotten {KEPT_SECONDS} s after the last time. To the
+labels below each sample adds `role` (`api`, `worker`, `metering`, `background`) and `process`, the
+id of the process. Metrics marked *of the stores* are read from Valkey by the scrape itself and carry
+neither. While Valkey is away, a scrape shows the process that is asked, and no other.
 
 Scrape one address; to scrape each API process as well would count everything several times.
 
-Label values are bounded: models and providers come from the catalog, routes are templates, codes
-and statuses come from tables of our own. Histograms are in seconds.
+Label values come from the catalog, from route templates and from tables of our own; a model that the
+catalog does not list appears as `<provider>:<model>`. Histograms are in seconds.
 
 | metric | type | labels | what it says |
 |---|---|---|---|

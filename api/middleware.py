@@ -4,6 +4,7 @@ It is one plain ASGI callable around the FastAPI application. Hot routes are ans
 because the framework's own layers cost as much as authentication and admission together.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Protocol
@@ -100,6 +101,11 @@ class Edge:
 
         try:
             await self._answer(scope, receive, reply, path, is_health or path in OPEN_PATHS)
+        except asyncio.CancelledError:
+            # A drain has run out of patience. A begun answer stays cut.
+            if not status:
+                await send_error(reply, DRAINING)
+            raise
         except ClientLeft:
             status = status or CLIENT_LEFT_STATUS
         except GatewayError as error:

@@ -58,7 +58,8 @@ async def _whole_body(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message.get("body", b"")
+        part: bytes = message.get("body", b"")
+        body += part
         if not message.get("more_body"):
             return body
 
@@ -82,7 +83,12 @@ async def serve(listener: socket.socket, upstream: str) -> None:
     app = PassThrough(upstream)
     app.open()
     config = uvicorn.Config(
-        app, http="httptools", lifespan="off", access_log=False, log_level="warning", backlog=BACKLOG
+        app,
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        backlog=BACKLOG,
     )
     try:
         await uvicorn.Server(config).serve(sockets=[listener])

@@ -28,7 +28,9 @@ class Stat:
 def parse_stat(line: str) -> Stat:
     # The name in brackets may itself hold brackets and spaces.
     fields = line[line.rindex(")") + 2 :].split()
-    return Stat(parent=int(fields[1]), reaped_seconds=sum(map(int, fields[13:15])) / TICKS_PER_SECOND)
+    return Stat(
+        parent=int(fields[1]), reaped_seconds=sum(map(int, fields[13:15])) / TICKS_PER_SECOND
+    )
 
 
 def cpu_by_role(roles: Roles) -> dict[str, float]:
@@ -65,7 +67,10 @@ def busy_seconds() -> float:
 
 
 def _tree(
-    pids: Iterable[int], children: Mapping[int, list[int]], roots: set[int], alive: Mapping[int, Stat]
+    pids: Iterable[int],
+    children: Mapping[int, list[int]],
+    roots: set[int],
+    alive: Mapping[int, Stat],
 ) -> Iterable[int]:
     todo = [pid for pid in pids if pid in alive]
     while todo:

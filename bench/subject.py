@@ -13,7 +13,7 @@ from bench.instruments import Mock
 from bench.load import Target
 
 DIRECT = "direct"
-PASS_THROUGH = "pass-through"
+YARDSTICK = "pass-through"
 GATEWAY = "gateway"
 STORES = ("postgres", "clickhouse")
 """Shown, but not in the sum: their work is batched, and they are the operator's own servers."""
@@ -41,12 +41,12 @@ def pass_through(mock: Mock) -> Iterator[Subject]:
         words = [sys.executable, "-m", "bench.passthrough", "--fd", str(listener.fileno())]
         words += ["--upstream", mock.base_url]
         process = subprocess.Popen(words, pass_fds=(listener.fileno(),))
-        roles = {PASS_THROUGH: [process.pid]}
+        roles = {YARDSTICK: [process.pid]}
         target = Target(
             port=port, model="gpt-4o-mini", api_key=passthrough.API_KEY, roles=lambda: roles
         )
         try:
-            yield Subject(PASS_THROUGH, target)
+            yield Subject(YARDSTICK, target)
         finally:
             process.terminate()
             process.wait(START_SECONDS)

@@ -13,7 +13,7 @@ from api.cli import quickstart
 from api.cli.child import Child, Command, tail
 from api.cli.fleet import Fleet
 from api.cli.formation import DRAIN_ORDER, SERVERS, Formation, Options, child_environment
-from api.cli.orphans import PidRecord
+from api.cli.orphans import PidRecord, end_orphans
 from api.cli.ready import Ready, remove_ready, write_ready
 from api.cli.secrets import Secrets, keep, load_or_make
 from api.cli.servers import Servers
@@ -53,15 +53,13 @@ class Supervisor:
         clock: Clock,
         say: Callable[[str], None],
     ) -> None:
-        """Binds the port. Raises OSError where it is taken."""
         self._options = options
         self._inherited = inherited
         self._secrets = secrets
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._say = say
-        self._listener = _listen(options.host, options.port)
-        self._simulator_listener = _listen("127.0.0.1", 0) if options.simulator else None
+        self._listeners: dict[str, socket.socket] = {}
         self._servers = Servers(options.data_dir, inherited, clock, self._changed)
         self._fleet = Fleet(clock, self._changed)
         self._record = PidRecord(options.data_dir)
@@ -86,14 +84,17 @@ class Supervisor:
             await self._drain()
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
+        await asyncio.to_thread(self._end_orphans)
+        # Ours, not the children's: while one is replaced, connections wait instead of failing.
+        self._listen()
         await self._servers.start()
         group.create_task(self._servers.watch())
         formation = self._formation()
-        if self._simulator_listener is not None:
-            self._fleet.add(formation.simulator(self._simulator_listener.fileno()), group)
+        if self._options.simulator:
+            self._fleet.add(formation.simulator(self._listeners["simulator"].fileno()), group)
         await self._release(formation.release())
         api_key = await self._quickstart_key()
-        for command in formation.gateway(self._listener.fileno()):
+        for command in formation.gateway(self._listeners["api"].fileno()):
             self._fleet.add(command, group)
         await self._until_ready()
         self._announce(api_key)
@@ -103,8 +104,9 @@ class Supervisor:
         # 1. The address is withdrawn before it stops answering.
         self._ready = None
         remove_ready(self._options.data_dir)
-        # 2. Ours is closed first: with the last API process, new connections are refused.
-        self._listener.close()
+        # 2. Ours are closed first: with the last API process, new connections are refused.
+        for listener in self._listeners.values():
+            listener.close()
         try:
             # 3. Who accepts requests ends first, while those who answer them still run.
             await self._fleet.stop("release")
@@ -113,10 +115,26 @@ class Supervisor:
         finally:
             # 4. The stores last: until here somebody may have something to write.
             await self._servers.stop()
-        if self._simulator_listener is not None:
-            self._simulator_listener.close()
         # 5. Nobody is left to be found.
         self._record.clear()
+
+    def _end_orphans(self) -> None:
+        """Blocks; a signal meanwhile is heard afterwards, when they are gone all the same."""
+        remove_ready(self._options.data_dir)
+        orphans = self._record.orphans()
+        if orphans:
+            roles = ", ".join(dict.fromkeys(orphan.role for orphan in orphans))
+            self._say(f"ending what a killed `gateway up` left behind: {roles}")
+        end_orphans(orphans)
+
+    def _listen(self) -> None:
+        host, port = self._options.host, self._options.port
+        try:
+            self._listeners["api"] = _listener(host, port)
+        except OSError as error:
+            raise StartFailed(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        if self._options.simulator:
+            self._listeners["simulator"] = _listener("127.0.0.1", 0)
 
     def _formation(self) -> Formation:
         environment = child_environment(
@@ -149,7 +167,7 @@ class Supervisor:
         return api_key
 
     async def _until_ready(self) -> None:
-        url = f"{_url(self._listener)}/health/readiness"
+        url = f"{_url(self._listeners['api'])}/health/readiness"
         try:
             async with asyncio.timeout(READY_SECONDS), httpx.AsyncClient() as client:
                 while not await _answers(client, url):
@@ -168,7 +186,7 @@ class Supervisor:
     def _announce(self, api_key: str) -> None:
         addresses = self._servers.addresses
         self._ready = Ready(
-            base_url=_url(self._listener),
+            base_url=_url(self._listeners["api"]),
             api_key=api_key,
             master_key=self._secrets.master_key,
             simulator_url=self._simulator_url(),
@@ -216,7 +234,7 @@ class Supervisor:
         return {role: pids[role] for role in (*DRAIN_ORDER, *SERVERS) if role in pids}
 
     def _simulator_url(self) -> str | None:
-        return _url(self._simulator_listener) if self._simulator_listener else None
+        return _url(self._listeners["simulator"]) if self._options.simulator else None
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -231,7 +249,7 @@ class Supervisor:
         self._stop.set()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 

@@ -12,8 +12,7 @@ from api.cli.environment import inherited
 from api.cli.formation import Options
 from api.cli.lock import AlreadyRunning, DataDirLock
 from api.cli.options import DEFAULT_DATA_DIR
-from api.cli.orphans import PidRecord, end_orphans
-from api.cli.ready import read_ready, remove_ready
+from api.cli.ready import read_ready
 from api.cli.supervisor import StartFailed, Supervisor
 from shared import log
 from shared.clock import SystemClock
@@ -78,14 +77,11 @@ def up(
     (options.data_dir / "logs").mkdir(exist_ok=True)
     try:
         with DataDirLock(options.data_dir):
-            _end_orphans(options.data_dir)
             asyncio.run(_supervise(options, settings.drain_seconds))
     except AlreadyRunning as error:
         ready = read_ready(options.data_dir)
         where = f", at {ready.base_url}" if ready is not None else ""
         _fail(f"{error}{where}")
-    except OSError as error:
-        _fail(f"cannot listen on {host} port {port}: {error.strerror}")
     except ExceptionGroup as group:
         expected, unexpected = group.split(EXPECTED)
         if unexpected is not None or expected is None:
@@ -104,17 +100,6 @@ async def _supervise(options: Options, drain_seconds: float) -> None:
         say=typer.echo,
     )
     await supervisor.run()
-
-
-def _end_orphans(data_dir: Path) -> None:
-    remove_ready(data_dir)
-    record = PidRecord(data_dir)
-    orphans = record.orphans()
-    if orphans:
-        roles = ", ".join(sorted({orphan.role for orphan in orphans}))
-        typer.echo(f"ending what a killed `gateway up` left behind: {roles}")
-    end_orphans(orphans)
-    record.clear()
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:

@@ -121,7 +121,10 @@ class SpendStream:
                 await self._end(self._shards[shard], ids[at : at + CHUNK])
 
     async def quarantine(self, claim: Claim, reason: str) -> None:
-        """Sets an entry aside with the reason: it leaves the stream in the same step."""
+        """Sets an entry aside with the reason: it leaves the stream in the same step.
+
+        Repeated, it may stand there twice: rather that than not at all.
+        """
         row, keys = claim.row, self._shards[claim.shard]
         raw = row.raw if isinstance(row, Undecodable) else encode_row(row)
         await self._ask(

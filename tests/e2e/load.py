@@ -310,6 +310,8 @@ def _judge_stream(order: Order, reply: Reply) -> tuple[Outcome, str]:
         return _judge_done(order, said, reply)
     if reply.framing_ended:
         return Outcome.WRONG, "a body that ended in order, without [DONE]"
+    if said.error == "internal_error":
+        return Outcome.WRONG, "an internal error"
     return (Outcome.ERROR, f"stream {said.error}") if said.error else (Outcome.CUT, "")
 
 

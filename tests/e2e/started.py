@@ -57,6 +57,8 @@ class StartedGateway:
         return ready
 
     def start(self) -> Ready:
+        # That of a killed supervisor would pass for the new one's.
+        (self.data_dir / "ready.json").unlink(missing_ok=True)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*GATEWAY, "up", "--port=0", f"--data-dir={self.data_dir}", *self._options],

@@ -194,8 +194,8 @@ def test_sighup_rolls_every_process_over_without_losing_a_request(gateway: Start
 def test_sigterm_lets_a_stream_end_and_leaves_no_process_behind(own_gateway: StartedGateway):
     ready, pids = own_gateway.ready, all_pids(own_gateway)
     words = [f"word{n}" for n in range(40)]
-    httpx.patch(
-        f"{ready.simulator_url}/_sim/pace", json={"tokens_per_second": 40}
+    httpx.post(
+        f"{ready.simulator_url}/_sim/config", json={"tokens_per_second": 40}
     ).raise_for_status()
     with httpx.stream(
         "POST",

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from shared.job import LANES
@@ -18,10 +18,11 @@ from tests.spend_rows import spend_row
 from workers.housekeeping import Housekeeping
 
 KEYS = ShardKeys(0)
+Valkey = Any  # redis-py's hints know neither bytes as names nor one way to await
 
 
 @pytest.fixture
-async def valkey(valkey_db: str) -> AsyncIterator[Redis]:
+async def valkey(valkey_db: str) -> AsyncIterator[Valkey]:
     client = plain_client(valkey_db, name="test")
     yield client
     await client.aclose()
@@ -41,7 +42,7 @@ def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_grace")
 async def test_the_inbox_of_a_process_that_is_gone_is_removed(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     await valkey.sadd(KEYS.inboxes, "dead", "alive")
     for process in ("dead", "alive"):
@@ -55,7 +56,7 @@ async def test_the_inbox_of_a_process_that_is_gone_is_removed(
 
 
 async def test_no_inbox_is_judged_right_after_the_server_has_started(
-    keeper: Housekeeper, valkey: Redis, monkeypatch: pytest.MonkeyPatch
+    keeper: Housekeeper, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "INBOX_GRACE_SECONDS", 1_000_000)
     await valkey.sadd(KEYS.inboxes, "dead")
@@ -63,7 +64,7 @@ async def test_no_inbox_is_judged_right_after_the_server_has_started(
 
 
 async def test_an_upload_without_a_job_is_removed_once_it_has_been_quiet(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     await valkey.sadd(KEYS.uploads, "gone", "running", "coming", "empty")
     await valkey.hset(KEYS.job("running"), "entry", "1-0")
@@ -77,7 +78,7 @@ async def test_an_upload_without_a_job_is_removed_once_it_has_been_quiet(
 
 
 async def test_quarantine_and_buried_jobs_are_kept_up_to_a_bound_the_newest_last(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     for at in range(1, 8):
         await valkey.xadd(KEYS.spend_quarantine, {"r": str(at)}, id=f"{at}-0")
@@ -89,7 +90,7 @@ async def test_quarantine_and_buried_jobs_are_kept_up_to_a_bound_the_newest_last
 
 
 async def test_only_entries_that_were_acknowledged_are_trimmed_from_the_spend_stream(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     await valkey.xgroup_create(KEYS.spend, METERING_GROUP, "0", mkstream=True)
     for at in range(1, 7):
@@ -105,7 +106,7 @@ async def test_only_entries_that_were_acknowledged_are_trimmed_from_the_spend_st
 
 
 async def test_a_spend_stream_that_no_group_reads_is_left_alone(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     await valkey.xadd(KEYS.spend, {"r": "x"})
     assert await keeper.trim_acked() == 0
@@ -113,7 +114,7 @@ async def test_a_spend_stream_that_no_group_reads_is_left_alone(
 
 
 async def test_a_silent_consumer_is_forgotten_unless_it_holds_something(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     lane = KEYS.lane("default")
     for stream, group in ((KEYS.spend, METERING_GROUP), (lane, WORKERS_GROUP)):
@@ -129,7 +130,7 @@ async def test_a_silent_consumer_is_forgotten_unless_it_holds_something(
         assert (await valkey.xpending(stream, group))["pending"] == 1
 
 
-async def test_buried_jobs_are_counted_over_all_shards(keeper: Housekeeper, valkey: Redis) -> None:
+async def test_buried_jobs_are_counted_over_all_shards(keeper: Housekeeper, valkey: Valkey) -> None:
     assert await keeper.buried() is None
     await valkey.xadd(KEYS.buried, {"r": "1", "reason": "killed three workers"}, id="5-0")
     await valkey.xadd(ShardKeys(1).buried, {"r": "2", "reason": "older"}, id="4-0")
@@ -137,7 +138,7 @@ async def test_buried_jobs_are_counted_over_all_shards(keeper: Housekeeper, valk
 
 
 async def test_a_job_state_whose_entry_is_in_no_lane_is_an_orphan(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     for at, lane in enumerate(LANES):
         entry = await valkey.xadd(KEYS.lane(lane), {"r": f"live-{at}"})
@@ -148,7 +149,7 @@ async def test_a_job_state_whose_entry_is_in_no_lane_is_an_orphan(
 
 
 async def test_what_is_found_is_reported_once_for_each_change(
-    keeper: Housekeeper, valkey: Redis
+    keeper: Housekeeper, valkey: Valkey
 ) -> None:
     chores = Housekeeping(keeper, Metrics())
     await valkey.xadd(KEYS.buried, {"r": "1", "reason": "it crashed"})
@@ -167,7 +168,7 @@ async def test_what_is_found_is_reported_once_for_each_change(
     assert logs[0]["reason"] == "it crashed"
 
 
-async def test_what_was_taken_away_is_counted(keeper: Housekeeper, valkey: Redis) -> None:
+async def test_what_was_taken_away_is_counted(keeper: Housekeeper, valkey: Valkey) -> None:
     metrics = Metrics()
     await valkey.sadd(KEYS.uploads, "gone")
     await Housekeeping(keeper, metrics).sweep_uploads({})

@@ -5,8 +5,9 @@ one; the table folds repeats by `row_id`. While a store is away, rows wait in th
 """
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -80,15 +81,33 @@ class Sink:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then stores what it holds, within `drain_seconds`."""
-        while not stop.is_set():
-            try:
-                await self._turn(stop)
-            except (ValkeyAway, CommandRefused) as error:
-                self._must_recover = True
-                await self._valkey.wait(str(error), stop)
-            except ClickHouseAway as error:
-                await self._clickhouse.wait(str(error), stop)
-        await self._drain()
+        try:
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+                watch = group.create_task(self._limit(limit, stop))
+                while not stop.is_set():
+                    await self._tried(self._turn(stop), stop)
+                await self._drain()
+                watch.cancel()
+        except TimeoutError:
+            # They stay pending: another process takes them over.
+            log.warning(
+                "Stopped with rows pending", action="metering_stopped", rows=len(self._batch)
+            )
+
+    async def _limit(self, limit: asyncio.Timeout, stop: asyncio.Event) -> None:
+        """From the stop on, whatever is being waited for may take `drain_seconds` in all."""
+        await stop.wait()
+        limit.reschedule(asyncio.get_running_loop().time() + self._drain_seconds)
+
+    async def _tried(self, work: Awaitable[None], stop: asyncio.Event | None = None) -> None:
+        """Does it, or waits a while for the store that was away."""
+        try:
+            await work
+        except (ValkeyAway, CommandRefused) as error:
+            self._must_recover = True
+            await self._valkey.wait(str(error), stop)
+        except ClickHouseAway as error:
+            await self._clickhouse.wait(str(error), stop)
 
     async def _turn(self, stop: asyncio.Event) -> None:
         if self._must_recover:
@@ -142,7 +161,6 @@ class Sink:
             await self._table.insert(rows, token=token_of(rows))
         except ContentRefused:
             self._metrics.spend_batches.labels("refused").inc()
-            self._back(self._clickhouse)
             raise
         except ClickHouseAway:
             self._metrics.spend_batches.labels("away").inc()
@@ -179,24 +197,11 @@ class Sink:
         )
 
     async def _drain(self) -> None:
-        """What is held is stored; what cannot be in time stays pending, for another to take over."""
-        try:
-            async with asyncio.timeout(self._drain_seconds):
-                while len(self._batch):
-                    await self._try_to_flush()
-                await self._stream.leave()
-        except (TimeoutError, ValkeyAway, CommandRefused):
-            log.warning(
-                "Stopped with rows pending", action="metering_stopped", rows=len(self._batch)
-            )
-
-    async def _try_to_flush(self) -> None:
-        try:
-            await self._flush(self._batch.claims)
-        except (ValkeyAway, CommandRefused) as error:
-            await self._valkey.wait(str(error))
-        except ClickHouseAway as error:
-            await self._clickhouse.wait(str(error))
+        """Stores what is held, however often that takes, and leaves no name behind."""
+        while len(self._batch):
+            await self._tried(self._flush(self._batch.claims))
+        with contextlib.suppress(ValkeyAway, CommandRefused):
+            await self._stream.leave()
 
     def _back(self, outage: Outage) -> None:
         if outage.end():

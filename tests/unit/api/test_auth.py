@@ -136,7 +136,8 @@ async def test_a_key_that_may_not_be_used_is_refused_with_its_reason(state, erro
 
 async def test_a_key_that_expires_later_works():
     later = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-    assert await authenticator(expires_at=later).caller([(b"x-api-key", TOKEN)])
+    caller = await authenticator(expires_at=later).caller([(b"x-api-key", TOKEN)])
+    assert caller.key_id == KEY.public_id
 
 
 async def test_the_master_key_is_a_caller_everywhere():

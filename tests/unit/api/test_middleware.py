@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -51,7 +52,8 @@ async def ok(scope, receive, send):
 
 class World:
     def __init__(self, app=ok, hot=None, access_log=None) -> None:
-        self.metrics, self.drain, self.scope = Metrics(), Drain(), {}
+        self.metrics, self.drain = Metrics(), Drain()
+        self.scope: dict[str, Any] = {}
         self.edge = Edge(
             app,
             hot={HOT: hot} if hot else {},
@@ -75,7 +77,7 @@ class World:
         return answer
 
     def counted(self, route, method, status) -> float:
-        return self.metrics.requests.labels(route, method, status)._value.get()
+        return float(self.metrics.requests.labels(route, method, status)._value.get())
 
 
 async def test_every_answer_carries_one_request_id_under_every_name():
@@ -297,6 +299,30 @@ async def test_a_request_that_runs_when_the_drain_begins_ends_well_and_closes():
     answer = await asking
     assert answer.status == 200
     assert answer.headers["connection"] == "close"
+
+
+async def test_a_request_that_is_cancelled_by_the_drain_is_told_so():
+    async def endless(scope, receive, send):
+        await asyncio.Event().wait()
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    world = World(endless)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    asking = asyncio.ensure_future(world.edge(scope, receive, send))
+    await asyncio.sleep(0)
+    world.drain.begin()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert sent[0]["status"] == 503
+    assert b'"code":"draining"' in sent[1]["body"]
 
 
 @pytest.mark.parametrize(("share", "lines"), [(0.0, 0), (0.25, 25), (1.0, 100)])

@@ -89,6 +89,11 @@ def test_a_good_body_passes_whole(good):
 
 
 # body, status, code, param
+NOT_NUMBERS: tuple[Any, ...] = ("0.5", True, [], {}, 10**400)
+NOT_CAPS: tuple[Any, ...] = (-1, 2**31, 1.0, "5", False, [])
+NOT_TIERS: tuple[Any, ...] = ("batch", "AUTO", "", 5, ["auto"])
+NOT_TRUTHS: tuple[Any, ...] = ("true", 1, 0, [])
+
 BAD: list[tuple[bytes, int, str, str | None]] = [
     # not JSON
     (b"", 400, "invalid_value", None),
@@ -170,12 +175,12 @@ BAD: list[tuple[bytes, int, str, str | None]] = [
     *(
         (body(**{name: wrong}), 400, "invalid_value", name)
         for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-        for wrong in ("0.5", True, [], {}, 10**400)
+        for wrong in NOT_NUMBERS
     ),
     *(
         (body(**{name: wrong}), 400, "invalid_value", name)
         for name in ("max_tokens", "max_completion_tokens")
-        for wrong in (-1, 2**31, 1.0, "5", False, [])
+        for wrong in NOT_CAPS
     ),
     *(
         (body(seed=wrong), 400, "invalid_value", "seed")
@@ -192,9 +197,9 @@ BAD: list[tuple[bytes, int, str, str | None]] = [
     (body(user=5), 400, "invalid_value", "user"),
     *(
         (body(service_tier=wrong), 400, "invalid_value", "service_tier")
-        for wrong in ("batch", "AUTO", "", 5, ["auto"])
+        for wrong in NOT_TIERS
     ),
-    *((body(stream=wrong), 400, "invalid_value", "stream") for wrong in ("true", 1, 0, [])),
+    *((body(stream=wrong), 400, "invalid_value", "stream") for wrong in NOT_TRUTHS),
     (body(stream_options=[]), 400, "invalid_value", "stream_options"),
     (body(stream_options=True), 400, "invalid_value", "stream_options"),
     (

@@ -1,0 +1,66 @@
+"""Kills processes of a running gateway at random moments, and sets the simulator's pace."""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.started import StartedGateway, runs
+
+STILL_ALIVE_SECONDS = 20.0
+UNPACED = {"first_token_ms": 0, "tokens_per_second": 0, "slow_first_byte_seconds": 30}
+
+
+@asynccontextmanager
+async def pace(gateway: StartedGateway, **changes: float) -> AsyncIterator[None]:
+    """The simulator answers at another pace for the length of a block."""
+    url = f"{gateway.ready.simulator_url}/_sim/config"
+    async with httpx.AsyncClient(timeout=10) as client:
+        (await client.post(url, json=changes)).raise_for_status()
+        try:
+            yield
+        finally:
+            (await client.post(url, json=UNPACED)).raise_for_status()
+
+
+class Killer:
+    """SIGKILL at random moments, each role as often as the others, in random order."""
+
+    def __init__(self, gateway: StartedGateway, roles: Sequence[str], rng: random.Random) -> None:
+        self._gateway = gateway
+        self._roles = roles
+        self._rng = rng
+        self.kills: Counter[str] = Counter()
+
+    async def run(self, count: int, seconds: float) -> None:
+        """`count` kills at random moments within the time; what dies is started again."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        roles = [self._roles[n % len(self._roles)] for n in range(count)]
+        self._rng.shuffle(roles)
+        moments = sorted(self._rng.uniform(0, seconds) for _ in range(count))
+        for role, moment in zip(roles, moments, strict=True):
+            await asyncio.sleep(began + moment - loop.time())
+            await self._kill_one(role)
+
+    async def _kill_one(self, role: str) -> None:
+        async with asyncio.timeout(STILL_ALIVE_SECONDS):
+            while not (alive := list(filter(runs, self._gateway.ready.pids.get(role, [])))):
+                await asyncio.sleep(0.02)  # the one before it is still being replaced
+        os.kill(self._rng.choice(alive), signal.SIGKILL)
+        self.kills[role] += 1
+
+
+def resident_mib(pid: int) -> float:
+    """The most memory a process has had. Linux only; 0 elsewhere."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return 0.0
+    fields = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+    return int(fields.get("VmHWM", "0 kB").split()[0]) / 1024

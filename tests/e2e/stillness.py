@@ -1,0 +1,52 @@
+"""Looks whether a gateway has come to rest: nothing queued, running, or waiting to be stored."""
+
+import time
+
+import httpx
+import redis
+
+from api.cli.ready import Ready
+from shared.job import LANES
+from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from tests.e2e.ledger import Books
+
+REST_SECONDS = 30.0
+POLL_SECONDS = 0.1
+KEYS = ShardKeys(0)
+
+
+def unrest(ready: Ready) -> dict[str, object]:
+    """What is still going on; empty when the gateway is at rest."""
+    with redis.Redis.from_url(ready.valkey_url) as client:
+        found: dict[str, object] = {}
+        for lane in LANES:
+            found[f"lane {lane}"] = client.xlen(KEYS.lane(lane))
+            found[f"claims of {lane}"] = _pending(client, KEYS.lane(lane), WORKERS_GROUP)
+        found["sealed bytes"] = int(client.get(KEYS.sealed_bytes) or 0)
+        found["jobs"] = list(client.scan_iter(KEYS.job("") + b"*", count=1000))
+        found["spend backlog"] = client.xlen(KEYS.spend)
+        found["spend claims"] = _pending(client, KEYS.spend, METERING_GROUP)
+        found["quarantined"] = client.xlen(KEYS.spend_quarantine)
+    found["provider calls"] = Books(ready).running_calls()
+    return {name: value for name, value in found.items() if value}
+
+
+def until_still(ready: Ready, seconds: float = REST_SECONDS) -> float:
+    """Seconds it took; fails with what is still going on."""
+    began = time.monotonic()
+    while True:
+        try:
+            left: dict[str, object] = unrest(ready)
+        except (redis.RedisError, httpx.TransportError) as error:
+            left = {"a store": repr(error)}
+        if not left:
+            return time.monotonic() - began
+        assert time.monotonic() - began < seconds, f"not at rest after {seconds} s: {left}"
+        time.sleep(POLL_SECONDS)
+
+
+def _pending(client: redis.Redis, stream: bytes, group: bytes) -> int:
+    try:
+        return int(client.xpending(stream, group)["pending"])
+    except redis.ResponseError:
+        return 0  # no such group yet

@@ -1,0 +1,103 @@
+"""docs/configuration.md has every field of the catalog and every setting, with its default."""
+
+import tomllib
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic import SecretStr
+
+from shared import catalog
+from shared.catalog import Catalog, Document
+from shared.settings import Settings
+from shared.usage import Price
+
+PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+
+HEADINGS: dict[type[msgspec.Struct], str] = {
+    catalog.Auth: "`[auth]`",
+    catalog.QueueLimits: "`[queue]`",
+    catalog.Compat: "`[compat]`",
+    catalog.Limits: "`[limits]`",
+    catalog.Metrics: "`[metrics]`",
+    catalog.Provider: "`[providers.<name>]`",
+    catalog.Timeouts: "`timeouts`",
+    catalog.Retries: "`retries`",
+    catalog.Breaker: "`breaker`",
+    catalog.Model: "`[models.<name>]`",
+    catalog.ModelProvider: "`providers` of a model",
+    Price: "`price`",
+    catalog.DetectionRule: "`[[detection]]`",
+}
+
+
+def tables(struct: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """Every table a document may hold, however deep."""
+    for field in msgspec.structs.fields(struct):
+        pending = [field.type]
+        while pending:
+            kind = pending.pop()
+            if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                yield kind
+                yield from tables(kind)
+            pending += getattr(kind, "__args__", ())
+
+
+def section(heading: str) -> str:
+    _, found, rest = PAGE.partition(f"\n### {heading}\n")
+    assert found, f"there is no section {heading}"
+    return rest.partition("\n#")[0]
+
+
+def shown(value: Any) -> str:
+    """A default as the page writes it."""
+    match value:
+        case msgspec.Struct():
+            return "see below"
+        case None:
+            return "–"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case str():
+            return f'`"{value}"`'
+        case tuple() | list():
+            return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
+        case int() | float() | Decimal():
+            return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    raise AssertionError(f"a default the page has no words for: {value!r}")
+
+
+def test_every_table_of_the_catalog_has_a_section() -> None:
+    assert set(tables(Document)) == set(HEADINGS)
+
+
+@pytest.mark.parametrize("struct", HEADINGS, ids=lambda struct: struct.__name__)
+def test_every_field_of_the_catalog_is_listed_with_its_default(
+    struct: type[msgspec.Struct],
+) -> None:
+    text = section(HEADINGS[struct])
+    for field in msgspec.structs.fields(struct):
+        default = "required" if field.required else shown(field.default)
+        assert f"\n| `{field.encode_name}` | {default} |" in text
+    assert text.count("\n| `") == len(struct.__struct_fields__), "a field that is no more"
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    text = PAGE.partition("\n## Environment variables\n")[2].partition("\n## ")[0]
+    for name, field in Settings.model_fields.items():
+        variable = field.validation_alias or f"GATEWAY_{name.upper()}"
+        default = field.default
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        text_of_it = "–" if default in (None, "") else f"`{default}`".replace(".0`", "`")
+        assert f"\n| `{variable}` | {text_of_it} |" in text
+    assert text.count("\n| `") == len(Settings.model_fields), "a variable that is no more"
+
+
+def test_the_example_is_a_catalog() -> None:
+    example = PAGE.partition("```toml\n")[2].partition("```")[0]
+    assert tomllib.loads(example)
+    assert Catalog.from_toml(example).document.models["gpt_small"].price.input == Decimal("0.5")
