@@ -124,7 +124,7 @@ class Edge:
     async def _answer(
         self, scope: Scope, receive: Receive, reply: Send, path: str, is_open: bool
     ) -> None:
-        if self._drain.draining and not is_open:
+        if self._drain.refusing and not is_open:
             await send_error(reply, DRAINING)
             return
         limit = self._catalog.current.document.limits.max_body_bytes

@@ -12,6 +12,7 @@ import msgspec
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from api.admit import Gate
 from api.inbox import Waiter
@@ -30,6 +31,28 @@ class StreamCut(Exception):
     """A stream ended without its end; the route returns with the response unfinished."""
 
 
+class ReadyStream(EventSourceResponse):
+    """sse-starlette's response, fed with ready-made bytes.
+
+    Its ping, its exit listener and its disconnect listener are not started: keep-alive, drain and
+    the watch over the client are ours already, and three tasks a stream cost more than the stream.
+    """
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        super().__init__(parts, headers=SSE_HEADERS, sep="\n", ping=0)
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._stream_response(send)
+
+    @override
+    async def _stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for part in self.body_iterator:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class Relay:
     """Ends every request it is given with `finish` or `cancel` on the gate."""
 
@@ -44,27 +67,21 @@ class Relay:
     async def __call__(
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        ended = False
         try:
-            if await self._first_reply(waiter, receive):
-                await self._answer(header, waiter, scope, receive, send)
-                ended = waiter.ended
-            else:
-                self._left.inc()
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(_watch(waiter, receive))
+                await waiter.changed()
+                if not waiter.left:
+                    await self._answer(header, waiter, scope, receive, send)
+                watch.cancel()
         finally:
+            if waiter.left:
+                self._left.inc()
             # Whatever happened: nobody may keep working for a client that is gone.
-            if ended:
+            if waiter.ended:
                 self._gate.finish(waiter, header)
             else:
                 self._gate.cancel(waiter, header)
-
-    async def _first_reply(self, waiter: Waiter, receive: Receive) -> bool:
-        """Waits for the first reply; False when the client left before it."""
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(waiter, receive))
-            await waiter.changed()
-            watch.cancel()
-        return not waiter.left
 
     async def _answer(
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
@@ -74,7 +91,10 @@ class Relay:
         elif waiter.error is not None and not waiter.parts:
             await send_error(send, waiter.error)
         else:
-            await self._send_stream(waiter, scope, receive, send)
+            try:
+                await ReadyStream(self._parts(waiter))(scope, receive, send)
+            except StreamCut:
+                return  # the server closes the connection of a response that was not finished
 
     async def _send_whole(self, answer: Answer, header: JobHeader, send: Send) -> None:
         total_ms = (self._clock.now() - header.admitted_at) * 1000
@@ -94,27 +114,13 @@ class Relay:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _send_stream(
-        self, waiter: Waiter, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        response = EventSourceResponse(
-            self._parts(waiter),
-            headers=SSE_HEADERS,
-            sep="\n",
-            ping=0,  # keep-alive is the inbox's
-        )
-        try:
-            await response(scope, receive, send)
-        except StreamCut:
-            return  # the server closes the connection of a response that was not finished
-        if not waiter.ended:
-            self._left.inc()
-
     async def _parts(self, waiter: Waiter) -> AsyncIterator[bytes]:
         """The stream's bytes, joined as they gathered. Raises StreamCut after an error event."""
         waiter.streaming = True
         while True:
             await waiter.changed()
+            if waiter.left:
+                raise StreamCut  # nobody is there to send anything to
             if waiter.parts:
                 yield waiter.take()
             if waiter.ended and not waiter.parts:

@@ -2,13 +2,14 @@
 
 A drain, begun by SIGTERM or SIGINT:
 
-1. The drain flag is set, in the signal handler: readiness answers 503, and so does every new request
-   that still arrives on a kept-alive connection (`draining`, with `connection: close`).
+1. The drain flag is set, in the signal handler: readiness answers 503, and every answer says
+   `connection: close`.
 2. The listening socket is closed: other processes that share it take the new connections.
-3. For `LINGER_SECONDS` idle connections stay open, so that a client that is just sending gets the
-   503 of step 1 rather than a reset.
-4. Idle connections are closed; busy ones close with the end of their answers. Running requests have
-   `drain_seconds` for that; then they are cancelled, and cancel their jobs.
+3. For `LINGER_SECONDS` idle connections stay open, and requests that arrive on them, or on one
+   accepted at the last moment, are served: a rolling restart fails nobody.
+4. Idle connections are closed; busy ones close with the end of their answers, and a request that
+   still comes on one is answered 503 (`draining`). Running requests have `drain_seconds` for
+   that; then they are cancelled, and cancel their jobs.
 5. The application ends: the queue's inbox is given up, the loops stop, the stores are closed.
 """
 
@@ -94,6 +95,7 @@ class Server(uvicorn.Server):
         self._drain.begin()
         self._stop_listening(sockets or ())
         await asyncio.sleep(LINGER_SECONDS)
+        self._drain.refuse()
         await super().shutdown(sockets)
 
     def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:

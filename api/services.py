@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.access_log import AccessLog
 from api.admit import Gate
@@ -20,6 +19,7 @@ from shared.clickhouse.client import ClickHouse
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
+from shared.postgres.engine import Engine
 from shared.postgres.keys import KeyStore
 from shared.valkey.process_metrics import ProcessMetrics
 
@@ -38,7 +38,7 @@ class Services:
     clock: Clock
     metrics: Metrics
     drain: Drain
-    engine: AsyncEngine
+    engine: Engine
     clickhouse: ClickHouse
     catalogs: CatalogWatch
     keys: KeyStore

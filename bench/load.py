@@ -94,8 +94,9 @@ def run(load: Load, target: Target, mock: Mock) -> Outcome:
     )
 
 
-def command(load: Load, target: Target) -> list[str]:
-    words = [str(binary("loadgen")), "--port", str(target.port), "--model", target.model]
+def arguments(load: Load, target: Target) -> list[str]:
+    """Of the load generator."""
+    words = ["--port", str(target.port), "--model", target.model]
     words += ["-c", str(load.connections), "-n", str(load.requests)]
     words += ["--timeout", str(IDLE_LIMIT_SECONDS)]
     words += ["--header", f"Authorization: Bearer {target.api_key}"]
@@ -116,7 +117,11 @@ def parse(text: str) -> Figures:
 
 def _generate(load: Load, target: Target) -> Figures:
     done = subprocess.run(
-        command(load, target), capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+        [str(binary("loadgen")), *arguments(load, target)],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
     )
     if done.returncode != 0:
         raise BenchFailed(f"the load generator failed: {done.stderr}")

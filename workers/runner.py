@@ -21,8 +21,10 @@ from workers.outbox import Outbox
 
 BLOCK_MS = 1000
 CONNECT_SECONDS = 1.0
-FREE_SLOTS_TO_BLOCK = 4
-"""A blocking read may bring one job from each of the four lanes."""
+SLOTS_TO_BLOCK = 16
+"""With fewer free slots it matters which lane fills them."""
+MOST_PER_LANE = 16
+"""A worker takes no more at a time than it can start at once: the rest is for its siblings."""
 FULL_PAUSE_SECONDS = 0.05
 RECLAIM_AT_MOST = 64
 HEARTBEAT_AT_MOST = 500
@@ -118,11 +120,7 @@ class Runner:
                 continue
             try:
                 await self._claims.connected(CONNECT_SECONDS)
-                claims = await self._lanes.claim(self._claims, free)
-                if not claims and free >= FREE_SLOTS_TO_BLOCK:
-                    claims = await self._lanes.wait(self._claims, BLOCK_MS)
-                elif not claims:
-                    await self._wait_for_slot()
+                claims = await self._claim(free)
             except (ValkeyAway, TimeoutError):
                 continue  # what was claimed and not heard of is reclaimed after the lease
             except CommandRefused as error:
@@ -130,6 +128,17 @@ class Runner:
                 continue
             for claim in claims:
                 self._start(claim)
+
+    async def _claim(self, free: int) -> list[Claim]:
+        """With room for all lanes one blocking read serves; else lanes are weighed."""
+        if free >= SLOTS_TO_BLOCK:
+            return await self._lanes.wait(
+                self._claims, per_lane=min(free // len(LANES), MOST_PER_LANE), block_ms=BLOCK_MS
+            )
+        claims = await self._lanes.claim(self._claims, free)
+        if not claims:
+            await self._wait_for_slot()
+        return claims
 
     async def _on_refused(self, error: CommandRefused) -> None:
         if str(error).startswith("NOGROUP"):

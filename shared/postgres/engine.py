@@ -16,6 +16,9 @@ STORE_ERRORS = (SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.Interfa
 connections with the driver's own error, which SQLAlchemy lets through; TimeoutError is an OSError.
 """
 
+Engine = AsyncEngine
+"""For those who hand one on without speaking SQL."""
+
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 """Past it the server ends a statement, whatever became of its client."""

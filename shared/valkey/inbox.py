@@ -10,6 +10,8 @@ from shared.valkey.keys import ShardKeys
 from shared.valkey.scripts import POST, SETTLE
 
 READ_COUNT = 256
+READS_PER_TRIM = 32
+"""A trim is a write of its own; what is kept meanwhile is at most this many reads."""
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -83,6 +85,7 @@ class InboxStream:
         self._lease_ms = int(lease_seconds * 1000)
         self._last = b"0"
         self._trimmed = b"0"
+        self._reads = 0
 
     async def renew(self, client: Client) -> None:
         """Keeps the inbox alive for one more lease."""
@@ -100,7 +103,8 @@ class InboxStream:
 
         What was read before is dropped by MINID, never by count: packed entries are big.
         """
-        if self._last != self._trimmed:
+        self._reads += 1
+        if self._last != self._trimmed and self._reads % READS_PER_TRIM == 0:
             client.call(b"XTRIM", self._stream, b"MINID", b"~", self._last).add_done_callback(
                 _observe
             )

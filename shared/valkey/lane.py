@@ -59,7 +59,10 @@ class Lanes:
                     raise
 
     async def claim(self, client: Client, slots: int) -> list[Claim]:
-        """Takes what is waiting, best lanes first, by weight, at most `slots`; does not block."""
+        """Takes what is waiting, best lanes first, by weight, at most `slots`; does not block.
+
+        For a worker that is nearly full: only then does it matter which lane goes first.
+        """
         share = sum(WEIGHTS.values())
         answers = [
             client.call(
@@ -73,13 +76,13 @@ class Lanes:
             claim for answer in await asyncio.gather(*answers) for claim in self._claims(answer)
         ]
 
-    async def wait(self, client: Client, block_ms: int) -> list[Claim]:
-        """Blocks until any lane has a job; takes at most one from each lane."""
+    async def wait(self, client: Client, *, per_lane: int, block_ms: int) -> list[Claim]:
+        """Waits until any lane has a job; takes at most `per_lane` from each, best lanes first."""
         keys = list(self.keys.lanes.values())
-        words: list[Word] = [b"XREADGROUP", b"GROUP", WORKERS_GROUP, self._worker, b"COUNT", 1]
-        words += (b"BLOCK", block_ms, b"STREAMS", *keys, *([b">"] * len(keys)))
-        answer = await client.call(*words)
-        return self._claims(answer)
+        words: list[Word] = [b"XREADGROUP", b"GROUP", WORKERS_GROUP, self._worker]
+        words += (b"COUNT", per_lane, b"BLOCK", block_ms)
+        words += (b"STREAMS", *keys, *([b">"] * len(keys)))
+        return self._claims(await client.call(*words))
 
     def _claims(self, answer: Any) -> list[Claim]:
         claims = []

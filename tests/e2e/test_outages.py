@@ -4,12 +4,12 @@ import asyncio
 import os
 import random
 import signal
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 import pytest
 import redis
 
-from shared.job import LANES
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
 from tests.e2e.chaos import pace
 from tests.e2e.ledger import Books, repeated
@@ -71,9 +71,10 @@ async def test_a_killed_store_costs_no_row_and_runs_no_job_twice(
     assert gateway.ready.pids["worker"] == workers
     assert verdict.statuses["lost"] == 0
     assert after.outcome == Outcome.COMPLETE, after
-    if server != "valkey":
-        # Nothing that a running request needs was away.
-        assert {result.detail for result in load.of(Outcome.ERROR)} <= FAULT_ANSWERS
+    # Without Valkey nothing is admitted; without Postgres no key is believed for longer than its
+    # revocation may take. ClickHouse is needed by nobody who waits.
+    allowed = FAULT_ANSWERS | ({"503 store_unavailable"} if server != "clickhouse" else set())
+    assert {result.detail for result in load.of(Outcome.ERROR)} <= allowed
 
 
 FAULT_ANSWERS = frozenset(
@@ -94,28 +95,24 @@ def plain(text: str, *, number: int = 0, stream: bool = True) -> Order:
     return Order(number=number, model="sim_echo", text=text, stream=stream)
 
 
-def stuck_attempts(url: str, pid: int) -> dict[str, list[str]]:
-    """Of each job the process holds: the attempts it has recorded and not ended."""
+def stuck_attempts(url: str) -> dict[str, list[str]]:
+    """Of each job whose holder renews nothing: the attempts it has recorded and not ended."""
     keys = ShardKeys(0)
+    held: dict[bytes, list[tuple[int, bytes, bytes]]] = defaultdict(list)
     with redis.Redis.from_url(url) as client:
-        found: dict[str, list[str]] = {}
-        for lane in (keys.lane(name) for name in LANES):
+        for lane in keys.lanes.values():
             for one in client.xpending_range(lane, WORKERS_GROUP, "-", "+", 1000):
-                if process_of(client, one["consumer"].decode()) != pid:
-                    continue
-                ((_, fields),) = client.xrange(lane, one["message_id"], one["message_id"])
-                state = client.hgetall(keys.job(fields[b"r"].decode()))
-                found[fields[b"r"].decode()] = [
-                    name[2:].decode() for name in state if name.startswith(b"a:")
-                ]
-        return found
-
-
-def process_of(client: redis.Redis, worker: str) -> int:
-    from shared.valkey.processes import decode_entry
-
-    entry = client.hget(ShardKeys(0).processes, worker)
-    return decode_entry(entry).pid if entry else 0
+                idle = one["time_since_delivered"]
+                held[one["consumer"]].append((idle, lane, one["message_id"]))
+        # Whoever lives renews all its claims three times a lease.
+        silent = max(held.values(), key=lambda claims: min(claims)[0])
+        found: dict[str, list[str]] = {}
+        for _, lane, entry in silent:
+            ((_, fields),) = client.xrange(lane, entry, entry)
+            request_id = fields[b"r"].decode()
+            state = client.hgetall(keys.job(request_id))
+            found[request_id] = [name[2:].decode() for name in state if name.startswith(b"a:")]
+    return found
 
 
 async def test_a_worker_stopped_past_its_lease_neither_posts_nor_settles(gateway: StartedGateway):
@@ -133,8 +130,9 @@ async def test_a_worker_stopped_past_its_lease_neither_posts_nor_settles(gateway
         await asyncio.sleep(1.5)
         os.kill(stopped, signal.SIGSTOP)
         try:
-            await asyncio.sleep(0.2)  # what it had sent before is carried out
-            stuck = stuck_attempts(ready.valkey_url, stopped)
+            # What it had sent before is carried out, and the others' renewals stand out.
+            await asyncio.sleep(0.7 * LEASE_SECONDS)
+            stuck = stuck_attempts(ready.valkey_url)
             await asyncio.sleep(3 * LEASE_SECONDS)
         finally:
             os.kill(stopped, signal.SIGCONT)

@@ -58,7 +58,9 @@ async def test_the_migrations_make_exactly_the_tables(engine):
 
     def differences(connection: Connection) -> list[object]:
         options = {"compare_type": True, "compare_server_default": True}
-        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
 
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []

@@ -112,7 +112,7 @@ async def test_the_loop_registers_and_publishes_without_being_asked(valkey_db):
     async with asyncio.TaskGroup() as group:
         running = group.create_task(worker.run())
         async with asyncio.timeout(5):
-            while b'process="w1"' not in await api.collect():
+            while b'process="w1"' not in await api.collect():  # noqa: ASYNC110 - another's state
                 await asyncio.sleep(0.05)
         running.cancel()
     async with open_store(valkey_db) as store:

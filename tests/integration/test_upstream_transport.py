@@ -938,19 +938,19 @@ async def test_a_server_that_does_not_read_stops_the_source_of_a_streamed_body(
 async def test_a_server_that_reads_slowly_is_not_a_write_timeout(
     transport: UpstreamTransport,
 ) -> None:
-    size = 12 * MEBIBYTE
+    size = 32 * MEBIBYTE  # far more than the kernel buffers: 0.6 s to read, thrice the deadline
 
     async def script(peer: Peer) -> None:
         left = size
         await peer.reader.readuntil(b"\r\n\r\n")
         while left:
             left -= len(await peer.reader.readexactly(min(left, MEBIBYTE)))
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.02)
         await peer.send(OK)
         await peer.gone()
 
     async with upstream(script) as server:
-        assert await fetch(transport, ask(server, b"x" * size, write=0.15)) == b"ok"
+        assert await fetch(transport, ask(server, b"x" * size, write=0.2)) == b"ok"
 
 
 async def test_a_handshake_that_does_not_come_is_a_connect_timeout(

@@ -13,6 +13,7 @@ from shared.ids import dashed
 from shared.job import JobHeader
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
+from workers.inference.chunk_heads import ChunkHead
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
@@ -41,6 +42,13 @@ class ChatAnswer:
         self._created = int(clock.now())
         self._provider_type = provider_type
         self._usage_was_sent = False
+        self._replacements = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "model": header.asked_model,
+            "episode_id": self._episode_id,
+        }
+        self._head = ChunkHead(self._replacements)
 
     # ---- whole
 
@@ -84,8 +92,23 @@ class ChatAnswer:
 
     # ---- streamed
 
-    def chunk(self, document: Any, attempt: Attempt, raw: bytes) -> bytes:
+    def chunk(self, event: bytes, attempt: Attempt) -> bytes:
         """One event for the client, or nothing. Raises AttemptFailed on an error event."""
+        rewritten = self._head.rewrite(event)
+        if rewritten is None:
+            return self._decoded_chunk(decode(event), attempt, event)
+        out, choice = rewritten
+        delta = choice.delta
+        if choice.finish_reason:
+            attempt.finish_reason = choice.finish_reason
+        length = len(
+            delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or ""
+        )
+        if length:
+            attempt.content_arrived(length)
+        return out
+
+    def _decoded_chunk(self, document: Any, attempt: Attempt, raw: bytes) -> bytes:
         if not isinstance(document, dict) or document.get("error"):
             raise protocol_error("The provider's stream carried an error.")
         usage = document.get("usage")
@@ -101,11 +124,10 @@ class ChatAnswer:
             return b""  # the usage chunk, which the client did not ask for
         else:
             self._usage_was_sent = self._usage_was_sent or found is not None
-        document["id"] = self._id
-        document["object"] = "chat.completion.chunk"
-        document["model"] = self._header.asked_model
-        document["episode_id"] = self._episode_id
+        document.update(self._replacements)
         self._add_raw_to_chunk(document, usage, raw, attempt, is_usage_chunk=not choices)
+        if choices and not self._header.include_raw_response:
+            self._head.learn(raw)
         return b"data: " + _encode(document) + b"\n\n"
 
     def _count_delta(self, choice: Any, attempt: Attempt) -> None:

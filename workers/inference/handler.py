@@ -22,6 +22,7 @@ from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
 from workers.inference.chat import ChatAnswer, decode, estimate_input_tokens
 from workers.inference.events import EventSplitter, EventTooLong
+from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
 from workers.inference.upstream_errors import (
     AttemptFailed,
@@ -70,7 +71,7 @@ class Inference:
         self.transport = transport
         self.seal = seal
         self.clock = clock
-        self.metrics = metrics
+        self.meter = Meter(metrics)
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:
         """Runs a job until it is settled, lost, or given back. Raises nothing but cancellation."""
@@ -104,7 +105,7 @@ class Inference:
             for row in claim.attempts.values()
         ]
         outbox.end(held, Kind.FAILED, encode_error(error.body()), rows)
-        self.metrics.jobs.labels("given_up").inc()
+        self.meter.ended("given_up")
 
 
 class ChatJob:
@@ -136,9 +137,7 @@ class ChatJob:
             (row_id, lost_row(row, clock=self._clock, spoke=False, output_seen=0))
             for row_id, row in held.claim.attempts.items()
         )
-        self._shared.metrics.queue_seconds.labels(header.lane).observe(
-            max(0.0, held.started_at - header.admitted_at)
-        )
+        self._shared.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
         routing = await self._shared.catalogs.routing(header.config_hash)
@@ -307,7 +306,7 @@ class ChatJob:
                 self._outbox.end(self._held, Kind.END, b"".join(out), [encode_row(row)])
                 return True
             try:
-                out.append(answer.chunk(decode(event), attempt, event))
+                out.append(answer.chunk(event, attempt))
             except AttemptFailed:
                 self._outbox.post(self._held, b"".join(out))
                 raise
@@ -370,7 +369,7 @@ class ChatJob:
             row = self._close(self._open, "failed", error_code=error.code, billed=self._held.posted)
             rows.append(encode_row(row))
         self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), rows)
-        self._shared.metrics.jobs.labels("failed").inc()
+        self._shared.meter.ended("failed")
 
     async def stopped(self) -> None:
         """The task was cancelled: by the client, by another worker's claim, or by a drain."""
@@ -396,23 +395,18 @@ class ChatJob:
             rows.append(encode_row(row))
         error = UpstreamFailed("The client closed the request.", code="client_disconnected")
         self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), rows)
-        self._shared.metrics.jobs.labels("cancelled").inc()
+        self._shared.meter.ended("cancelled")
 
     def _abandon_breaker(self, *, timed_out: bool) -> None:
         if self._open is not None and self._route is not None:
             (self._route.breaker.failed if timed_out else self._route.breaker.abandoned)()
 
     def _measure(self, attempt: Attempt, row: SpendRow) -> None:
-        metrics = self._shared.metrics
-        metrics.attempts.labels(row.provider, row.status).inc()
-        metrics.upstream_seconds.labels(row.provider).observe(attempt.upstream_seconds)
-        ttft = attempt.ttft_seconds
-        if ttft is not None and row.streamed:
-            metrics.ttft_seconds.labels(row.provider).observe(ttft)
-        metrics.tokens.labels(row.model, "input").inc(row.usage.input_tokens)
-        metrics.tokens.labels(row.model, "output").inc(row.usage.output_tokens)
+        self._shared.meter.attempted(
+            row, upstream_seconds=attempt.upstream_seconds, ttft=attempt.ttft_seconds
+        )
         if row.status == "completed":
-            metrics.jobs.labels("completed").inc()
+            self._shared.meter.ended("completed")
 
     @property
     def _input_estimate(self) -> int:

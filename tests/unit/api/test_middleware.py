@@ -270,9 +270,17 @@ async def test_a_body_that_breaks_off_is_a_client_that_left():
         await read_body(receive)
 
 
-async def test_a_draining_process_takes_nothing_new_but_answers_probes():
+async def test_a_process_that_begins_to_drain_still_serves_who_had_reached_it():
     world = World()
     world.drain.begin()
+    answer = await world.ask()
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_draining_process_takes_nothing_new_but_answers_probes():
+    world = World()
+    world.drain.refuse()
     answer = await world.ask()
     assert answer.status == 503
     assert b'"code":"draining"' in answer.body

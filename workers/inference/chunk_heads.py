@@ -1,0 +1,93 @@
+"""Rewrites the chunks of a stream without decoding and encoding each one whole.
+
+The members before `choices` (id, model, created …) are the same bytes in every chunk of a stream.
+They are decoded and rewritten once; of a later chunk that begins with the same bytes only what
+follows is decoded, to check and count it, and is passed on unchanged. Whatever does not fit this
+pattern (usage, errors, other members, another order) is left to the ordinary way.
+"""
+
+from typing import Any
+
+import msgspec
+
+CHOICES = b'"choices":'
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class Choice(msgspec.Struct):
+    delta: Delta
+    finish_reason: str | None = None
+
+
+class Rest(msgspec.Struct):
+    """A chunk from `choices` on. Members that the head is to have must not come again here."""
+
+    choices: list[Choice]
+    usage: msgspec.Raw | None = None
+    error: msgspec.Raw | None = None
+    id: msgspec.Raw | None = None
+    object: msgspec.Raw | None = None
+    model: msgspec.Raw | None = None
+    episode_id: msgspec.Raw | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Text for one choice and nothing else that anybody must look at."""
+        return len(self.choices) == 1 and (
+            None
+            is (self.usage or self.error or self.id or self.object or self.model or self.episode_id)
+            is self.choices[0].delta.tool_calls
+        )
+
+
+_decode_rest = msgspec.json.Decoder(Rest).decode
+
+
+class ChunkHead:
+    """The head that chunks of this stream share, as it comes and as it leaves."""
+
+    def __init__(self, replacements: dict[str, Any]) -> None:
+        """`replacements` are the members the gateway sets in every chunk."""
+        self._replacements = replacements
+        self._comes: bytes | None = None
+        self._leaves = b""
+
+    def learn(self, event: bytes) -> None:
+        """Remembers the head of a chunk that was found to be sound."""
+        at = event.find(CHOICES)
+        if at < 0:
+            return
+        head = event[: at + len(CHOICES)]
+        try:
+            members = msgspec.json.decode(head + b"[]}")
+        except msgspec.DecodeError:
+            return  # `choices` stands inside something else: not our pattern
+        if not {"id", "object", "model"} <= members.keys():
+            return
+        del members["choices"]
+        members.update(self._replacements)
+        self._comes = head
+        self._leaves = b"data: " + _encode(members)[:-1] + b"," + CHOICES
+
+    def rewrite(self, event: bytes) -> tuple[bytes, Choice] | None:
+        """The event for the client and its choice; None when the ordinary way must be taken."""
+        head = self._comes
+        if head is None or not event.startswith(head):
+            return None
+        tail = event[len(head) :]
+        try:
+            rest = _decode_rest(b'{"choices":' + tail)
+        except msgspec.DecodeError:
+            return None  # broken, or of a shape we do not know: the ordinary way says which
+        if not rest.is_plain:
+            return None
+        return self._leaves + tail + b"\n\n", rest.choices[0]
