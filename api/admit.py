@@ -7,7 +7,7 @@ import structlog
 from api.inbox import Inbox, Waiter, Word
 from shared.catalog import QueueLimits
 from shared.clock import Clock
-from shared.errors import Overloaded
+from shared.errors import Overloaded, TimedOut
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.seal import Seal
@@ -45,6 +45,7 @@ class Gate:
         self._cancels: dict[str, tuple[Shard, str]] = {}
         self._cancel_wanted = asyncio.Event()
         self._words: asyncio.Queue[tuple[Shard, str, Word]] = asyncio.Queue(MAX_CANCELS_WAITING)
+        self._late: asyncio.Queue[tuple[Shard, Waiter]] = asyncio.Queue(MAX_CANCELS_WAITING)
         self._shards = [
             self._shard(url, ShardKeys(k), seal, clock, inbox_lease_seconds) for k in range(shards)
         ]
@@ -60,6 +61,7 @@ class Gate:
             clock=clock,
             lease_seconds=lease_seconds,
             on_word=lambda request_id, word: self._say(keys.shard, request_id, word),
+            on_late=lambda waiter: self._expire_later(keys.shard, waiter),
         )
         return Shard(url=url, keys=keys, inbox=inbox, name=f"api-{self.process[-8:]}")
 
@@ -77,7 +79,7 @@ class Gate:
         Call `finish` (or `cancel`) with the waiter afterwards, whatever happens.
         """
         shard = self._shard_of(header.tenant)
-        waiter = shard.inbox.register(header.request_id, deadline=header.deadline)
+        waiter = shard.inbox.register(header)
         sealed = self._seal.seal(body, b"job:" + header.request_id.encode())
         outcome = "error"
         try:
@@ -133,6 +135,10 @@ class Gate:
         if not self._words.full():
             self._words.put_nowait((self._shards[shard], request_id, word))
 
+    def _expire_later(self, shard: int, waiter: Waiter) -> None:
+        if not self._late.full():
+            self._late.put_nowait((self._shards[shard], waiter))
+
     def _shard_of(self, tenant: str) -> Shard:
         return self._shards[shard_of(tenant, len(self._shards))]
 
@@ -150,6 +156,7 @@ class Gate:
                 group.create_task(shard.inbox.run())
             group.create_task(self._send_cancels())
             group.create_task(self._send_words())
+            group.create_task(self._expire())
 
     async def close(self) -> None:
         """The last step of a drain: sends the cancels still waiting, gives the inboxes up."""
@@ -190,3 +197,19 @@ class Gate:
             except (ValkeyAway, CommandRefused) as error:
                 # A lost pause is made up for by the buffer's bound.
                 log.warning("A notice was not sent", action="notice_lost", error=str(error))
+
+    async def _expire(self) -> None:
+        """Takes jobs out of their lane that nobody has begun in time: there may be no worker."""
+        while True:
+            shard, waiter = await self._late.get()
+            try:
+                outcome = await shard.admission.cancel(
+                    shard.client, waiter.request_id, waiter.lane, only_waiting=True
+                )
+            except (ValkeyAway, CommandRefused) as error:
+                log.warning("A late job was not asked for", action="expire_lost", error=str(error))
+                continue
+            if outcome == "removed":
+                waiter.fail(
+                    TimedOut("The request waited too long in the queue.", code="queue_timeout")
+                )

@@ -12,6 +12,7 @@ import structlog
 
 from shared.clock import Clock
 from shared.errors import ErrorBody, GatewayError, Internal, Overloaded, TimedOut, UpstreamFailed
+from shared.job import JobHeader
 from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
 from shared.seal import Seal
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
@@ -29,6 +30,8 @@ MAX_BUFFERED_BYTES = 1 << 20
 KEEP_ALIVE_SECONDS = 15.0
 KEEP_ALIVE = b": keep-alive\n\n"
 SWEEP_SECONDS = 0.5
+LATE_SECONDS = 1.0
+"""Past the time a job may wait: its worker says so first, if there is one."""
 GRACE_SECONDS = 5.0
 """Past a job's deadline: its worker answers first, with more to say than we can."""
 
@@ -42,19 +45,24 @@ class Waiter:
 
     __slots__ = (
         "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
-        "answer", "buffered", "ended", "error", "give_up_at", "left", "parts", "quiet_since",
-        "request_id", "streaming",
+        "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
+        "quiet_since", "request_id", "streaming", "waits_until",
     )  # fmt: skip
 
     def __init__(
         self,
         request_id: str,
         *,
+        lane: str,
         seal: Seal,
+        waits_until: float,
         give_up_at: float,
         on_word: Callable[[str, Word], None],
     ) -> None:
         self.request_id = request_id
+        self.lane = lane
+        self.waits_until = waits_until
+        """Epoch seconds: a job nobody has begun by then is taken out of its lane."""
         self.give_up_at = give_up_at
         self.answer: Answer | None = None
         self.error: ErrorBody | None = None
@@ -167,7 +175,10 @@ class Inbox:
         clock: Clock,
         lease_seconds: float,
         on_word: Callable[[str, Word], None],
+        on_late: Callable[[Waiter], None],
     ) -> None:
+        """`on_word` sends a word to a job's worker; `on_late` hears of jobs past their time to
+        wait."""
         self._stream = InboxStream(keys, process, lease_seconds=lease_seconds)
         self._client = Client(url, name=f"api-inbox-{process[-8:]}", on_connect=self._stream.renew)
         self._leases = Client(url, name=f"api-lease-{process[-8:]}")
@@ -175,17 +186,20 @@ class Inbox:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._on_word = on_word
+        self._on_late = on_late
         self._waiters: dict[bytes, Waiter] = {}
 
-    def register(self, request_id: str, *, deadline: float) -> Waiter:
+    def register(self, header: JobHeader) -> Waiter:
         """Opens a place for replies. Register, then send: an answer may come at once."""
         waiter = Waiter(
-            request_id,
+            header.request_id,
+            lane=header.lane,
             seal=self._seal,
-            give_up_at=deadline + GRACE_SECONDS,
+            waits_until=header.queue_deadline + LATE_SECONDS,
+            give_up_at=header.deadline + GRACE_SECONDS,
             on_word=self._on_word,
         )
-        self._waiters[request_id.encode()] = waiter
+        self._waiters[header.request_id.encode()] = waiter
         return waiter
 
     def forget(self, waiter: Waiter) -> None:
@@ -254,6 +268,9 @@ class Inbox:
             for waiter in list(self._waiters.values()):
                 if now > waiter.give_up_at:
                     waiter.fail(TimedOut("The request took too long.", code="deadline_exceeded"))
+                elif now > waiter.waits_until:
+                    waiter.waits_until = waiter.give_up_at  # asked once
+                    self._on_late(waiter)
                 else:
                     waiter.keep_alive(quiet)
 

@@ -58,13 +58,23 @@ class Admission:
             raise Overloaded(refusal.message, code=refusal.code)
         return "duplicate" if answer == b"duplicate" else "admitted"
 
-    async def cancel(self, client: Client, request_id: str, lane: str) -> str:
-        """`removed` (it cost nothing), `told` (its worker is stopping it) or `ended`."""
+    async def cancel(
+        self, client: Client, request_id: str, lane: str, *, only_waiting: bool = False
+    ) -> str:
+        """`removed` (it cost nothing), `told` (its worker is stopping it) or `ended`.
+
+        With `only_waiting` a job that a worker has begun is `running`, and goes on.
+        """
         keys = self.keys
         answer: bytes = await client.script(
             CANCEL,
             (keys.job(request_id), keys.done(request_id), keys.lanes[lane], keys.sealed_bytes),
-            (request_id, DONE_MS, keys.control("")),
+            (
+                request_id,
+                DONE_MS,
+                keys.control(""),
+                "waiting" if only_waiting else "",
+            ),
         )
         return answer.decode()
 

@@ -1,7 +1,7 @@
 """The queue's scripts on a real Valkey: each promise of docs/queue-protocol.md, one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 
@@ -174,6 +174,19 @@ async def test_cancelling_an_unattempted_job_removes_it_and_its_claim_is_void(
     pending = await queue.client.call(b"XPENDING", queue.keys.lanes["default"], b"workers")
     assert pending[0] == 0
     assert await queue.client.call(b"GET", queue.keys.sealed_bytes) == b"0"
+
+
+async def test_a_job_that_waits_too_long_is_removed_unless_a_worker_has_begun_it(
+    queue: Queue,
+) -> None:
+    def expire(claim: Claim) -> Awaitable[str]:
+        return queue.admission.cancel(queue.client, claim.request_id, "default", only_waiting=True)
+
+    begun, waiting = await the_claim(queue), await the_claim(queue)
+    await attempted(queue, begun)
+    assert await expire(waiting) == "removed"
+    assert await expire(begun) == "running"
+    assert await queue.lanes().heartbeat(queue.client, [begun], [b""]) == [b"ok"]
 
 
 async def test_cancelling_a_running_job_tells_its_worker_and_leaves_a_flag(

@@ -3,7 +3,8 @@
 -- afterwards its worker is told, and finds the flag at its next heartbeat if the notice is lost.
 -- KEYS: 1 job  2 done  3 lane  4 sealed-bytes
 -- ARGV: 1 request id  2 how long it is remembered as done, in ms  3 prefix of control channels
--- Returns removed, told, or ended.
+--       4 'waiting': only if no worker has begun it
+-- Returns removed, told, ended, or running (not touched, because of 4).
 local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'size')
 if not state[1] then
   -- An admission that is still on its way must find that it came too late.
@@ -17,6 +18,9 @@ if not state[2] then
   redis.call('SET', KEYS[2], 1, 'PX', ARGV[2])
   redis.call('DECRBY', KEYS[4], state[3])
   return 'removed'
+end
+if ARGV[4] == 'waiting' then
+  return 'running'
 end
 redis.call('HSET', KEYS[1], 'cancelled', 1)
 local worker = string.match(state[2], ':(.*)$')

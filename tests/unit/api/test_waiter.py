@@ -21,7 +21,14 @@ def words() -> list[str]:
 
 @pytest.fixture
 async def waiter(words: list[str]) -> Waiter:
-    return Waiter(REQUEST, seal=SEAL, give_up_at=1e12, on_word=lambda _, word: words.append(word))
+    return Waiter(
+        REQUEST,
+        lane="default",
+        seal=SEAL,
+        waits_until=1e12,
+        give_up_at=1e12,
+        on_word=lambda _, word: words.append(word),
+    )
 
 
 def frame(kind: Kind, number: int, payload: bytes, claim: int = 1) -> bytes:
