@@ -61,12 +61,14 @@ class Relay:
         self._clock = clock
         self._cut = metrics.streams_cut
         self._left = metrics.client_disconnects
+        self._open = metrics.open_requests
         # Ours: a drain lets streams end by themselves, see the API's drain checklist.
         AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
     async def __call__(
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        self._open.inc()
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(_watch(waiter, receive))
@@ -75,6 +77,7 @@ class Relay:
                     await self._answer(header, waiter, scope, receive, send)
                 watch.cancel()
         finally:
+            self._open.dec()
             if waiter.left:
                 self._left.inc()
             # Whatever happened: nobody may keep working for a client that is gone.

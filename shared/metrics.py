@@ -35,7 +35,7 @@ class Metrics:
             ["lane", "outcome"],
             registry=r,
         )
-        self.open_streams = Gauge(
+        self.open_requests = Gauge(
             "gateway_open_requests", "Requests waiting for or receiving replies.", registry=r
         )
         self.client_disconnects = Counter(

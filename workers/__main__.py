@@ -18,6 +18,7 @@ from shared.postgres.engine import make_engine
 from shared.seal import Seal
 from shared.settings import Settings
 from shared.valkey.keys import ShardKeys
+from shared.valkey.process_metrics import ProcessMetrics
 from workers.held import HeldJob
 from workers.inference.handler import Inference
 from workers.inference.routing import RoutingTable
@@ -41,6 +42,10 @@ async def main(settings: Settings) -> None:
     inference = Inference(
         catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics
     )
+    process_metrics = ProcessMetrics(
+        url=settings.valkey_url.get_secret_value(), role="worker", process=worker,
+        metrics=metrics, shards=settings.shards, clock=clock,
+    )  # fmt: skip
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -49,7 +54,7 @@ async def main(settings: Settings) -> None:
         gc.collect()
         gc.freeze()  # what is alive now lives on; the collector need not look at it again
         gc.set_threshold(GC_ALLOCATIONS)
-        async with asyncio.TaskGroup() as group:
+        async with process_metrics.publishing(), asyncio.TaskGroup() as group:
             loops = [group.create_task(catalogs.run()), group.create_task(_publish(table))]
             runners = [
                 group.create_task(

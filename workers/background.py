@@ -14,6 +14,7 @@ from arq.connections import RedisSettings
 from arq.worker import Worker
 
 from shared import log as logs
+from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
 from shared.settings import Settings
@@ -21,6 +22,7 @@ from shared.valkey.client import Address, ValkeyAway
 from shared.valkey.housekeeping import Housekeeper
 from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import failures
+from shared.valkey.process_metrics import ProcessMetrics
 from workers.housekeeping import Housekeeping
 
 RECONNECT_SECONDS = 1.0
@@ -113,9 +115,9 @@ async def main() -> None:
     structlog.contextvars.bind_contextvars(process=process)
     valkey_url = settings.valkey_url.get_secret_value()
     shards = [ShardKeys(shard) for shard in range(settings.shards)]
-    keeper = Housekeeper.connect(valkey_url, shards, process)
+    keeper, metrics = Housekeeper.connect(valkey_url, shards, process), Metrics()
     background = Background(
-        Housekeeping(keeper, Metrics()),
+        Housekeeping(keeper, metrics),
         arq_url=settings.arq_url.get_secret_value() if settings.arq_url else valkey_url,
         drain_seconds=settings.drain_seconds,
     )
@@ -123,8 +125,17 @@ async def main() -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, background.stop)
     log.info("The background process has started", action="started")
+    published = ProcessMetrics(
+        url=valkey_url,
+        role="background",
+        process=process,
+        metrics=metrics,
+        shards=settings.shards,
+        clock=SystemClock(),
+    )
     try:
-        await background.run()
+        async with published.publishing():
+            await background.run()
     finally:
         await keeper.close()
     log.info("The background process has stopped", action="stopped")

@@ -6,7 +6,8 @@ all of them, each sample labelled with its role and process, and adds the stores
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
@@ -90,6 +91,17 @@ class ProcessMetrics:
             if await self._tell(metrics_too=due) and due:
                 published_at = now
             await asyncio.sleep(RENEW_SECONDS)
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """Publishes for the length of the block, then closes."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(self.run())
+                yield
+                running.cancel()
+        finally:
+            await self.close()
 
     async def _tell(self, *, metrics_too: bool) -> bool:
         try:

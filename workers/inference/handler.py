@@ -20,7 +20,7 @@ from shared.seal import Seal, SealBroken
 from shared.spend import SpendRow, Status, encode_row
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
-from workers.inference.chat import ChatAnswer, decode, estimate_input_tokens
+from workers.inference.chat import ChatAnswer, estimate_input_tokens
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
@@ -156,8 +156,7 @@ class ChatJob:
             body = self._shared.seal.open(self._held.claim.sealed_body, bound_to)
         except SealBroken as error:
             raise Internal("The request could not be read by a worker.") from error
-        document: dict[str, Any] = decode(body)
-        return document
+        return dialect.decode(body)
 
     async def _try(self, routes: Sequence[Route], tier: str) -> None:
         """Each route in turn, each as often as its retries allow; the last failure is told."""

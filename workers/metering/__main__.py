@@ -14,6 +14,7 @@ from shared.ids import new_id
 from shared.metrics import Metrics
 from shared.settings import Settings
 from shared.valkey.keys import ShardKeys
+from shared.valkey.process_metrics import ProcessMetrics
 from shared.valkey.spend import SpendStream
 from workers.metering.batch import Batch
 from workers.metering.sink import Sink
@@ -56,7 +57,17 @@ async def main() -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
     log.info("Metering has started", action="started")
-    await run(settings, process=process, metrics=Metrics(), stop=stop)
+    metrics = Metrics()
+    published = ProcessMetrics(
+        url=settings.valkey_url.get_secret_value(),
+        role="metering",
+        process=process,
+        metrics=metrics,
+        shards=settings.shards,
+        clock=SystemClock(),
+    )
+    async with published.publishing():
+        await run(settings, process=process, metrics=metrics, stop=stop)
     log.info("Metering has stopped", action="stopped")
 
 
