@@ -173,7 +173,10 @@ class Gate:
                 self._cancel_wanted.set()
 
     async def _flush_cancels(self) -> bool:
-        """True when none is left; one that could not be sent stays for the next try."""
+        """False when Valkey was away: what could not be sent stays for the next try.
+
+        One that is wanted meanwhile is not waited for: it has set `_cancel_wanted` again.
+        """
         waiting = list(self._cancels.items())
         results = await asyncio.gather(
             *(
@@ -187,7 +190,7 @@ class Gate:
                 self._cancels.pop(request_id, None)
             if isinstance(result, CommandRefused):
                 log.error("A cancel was refused", action="cancel_refused", error=str(result))
-        return not self._cancels
+        return not any(isinstance(result, ValkeyAway) for result in results)
 
     async def _send_words(self) -> None:
         while True:

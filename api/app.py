@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from api import openapi, problems
@@ -151,6 +151,14 @@ class GatewayApp(FastAPI):
     def __init__(self, edge: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
         self._edge = edge
         super().__init__(**options)
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self.middleware_stack is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self  # what Starlette does here, without the two calls in between
+        await self.middleware_stack(scope, receive, send)
 
     @override
     def build_middleware_stack(self) -> ASGIApp:

@@ -5,9 +5,15 @@ sends anything stays open for ever; both are bounded here.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from api.problems import JSON, encode_error
 from shared.errors import ErrorBody, InvalidRequest
@@ -17,6 +23,13 @@ MAX_HEAD_BYTES = 64 << 10
 """Names, values and the URL together; Node's and nginx's defaults are 16 and 32 KiB."""
 FIRST_BYTE_SECONDS = 30.0
 """A new connection that says nothing for so long is closed."""
+
+
+CLIENT_LEFT = "client_left"
+"""Key of the scope: set once the connection was lost before the answer was complete."""
+ON_CLIENT_LEFT = "on_client_left"
+"""Key of the scope: what to call at that moment. A task that waits for `http.disconnect` would say
+the same, at the price of a task for every request."""
 
 
 class HeadTooLarge(Exception):
@@ -35,6 +48,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             FIRST_BYTE_SECONDS, self.timeout_keep_alive_handler
         )
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        # No cycle: the connection never carried a request (uvicorn's types leave that out).
+        cycle: RequestResponseCycle | None = self.cycle
+        super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete:
+            scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]
+            scope[CLIENT_LEFT] = True
+            on_client_left: Callable[[], None] | None = scope.get(ON_CLIENT_LEFT)
+            if on_client_left is not None:
+                on_client_left()
 
     @override
     def on_message_begin(self) -> None:

@@ -5,7 +5,6 @@ it is one error event, and then the connection is closed with the body unfinishe
 nor the framing's own end may make a cut stream look complete.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api.admit import Gate
+from api.http_protocol import CLIENT_LEFT, ON_CLIENT_LEFT
 from api.inbox import Waiter
 from api.problems import send_error
 from shared.clock import Clock
@@ -69,13 +69,14 @@ class Relay:
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._open.inc()
+        # Listen, then look: the client may have left while the job was being admitted.
+        scope[ON_CLIENT_LEFT] = waiter.leave
+        if scope.get(CLIENT_LEFT):
+            waiter.leave()
         try:
-            async with asyncio.TaskGroup() as group:
-                watch = group.create_task(_watch(waiter, receive))
-                await waiter.changed()
-                if not waiter.left:
-                    await self._answer(header, waiter, scope, receive, send)
-                watch.cancel()
+            await waiter.changed()
+            if not waiter.left:
+                await self._answer(header, waiter, scope, receive, send)
         finally:
             self._open.dec()
             if waiter.left:
@@ -132,13 +133,6 @@ class Relay:
             self._cut.labels(waiter.error.code or waiter.error.type).inc()
             yield error_event(waiter.error)
             raise StreamCut
-
-
-async def _watch(waiter: Waiter, receive: Receive) -> None:
-    message = await receive()
-    while message["type"] != "http.disconnect":
-        message = await receive()
-    waiter.leave()
 
 
 def error_event(error: ErrorBody) -> bytes:

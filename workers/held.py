@@ -32,7 +32,7 @@ class HeldJob:
         "on_resume",
         "output_seen",
         "posted",
-        "started_at",
+        "started_at", "timed_out",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, header: JobHeader, *, started_at: float) -> None:
@@ -49,6 +49,7 @@ class HeldJob:
         self.cancelled = False
         self.lost = False
         self.drained = False
+        self.timed_out = False
         self.output_seen = 0
         """Output tokens counted so far, for the heartbeat."""
         self.attempts_open: dict[str, bytes] = {}
@@ -61,6 +62,11 @@ class HeldJob:
     @property
     def request_id(self) -> str:
         return self.claim.request_id
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether its task was cancelled for a reason of the job's own."""
+        return self.cancelled or self.lost or self.drained or self.timed_out
 
     @property
     def was_spoken(self) -> bool:
@@ -79,6 +85,12 @@ class HeldJob:
         """Another worker has it: stop, and touch nothing."""
         if not self.lost:
             self.lost = True
+            self._stop()
+
+    def time_out(self) -> None:
+        """Its whole time is over: the handler is stopped and says so."""
+        if not (self.cancelled or self.lost or self.ending or self.timed_out):
+            self.timed_out = True
             self._stop()
 
     def drain(self) -> None:

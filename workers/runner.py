@@ -26,6 +26,8 @@ SLOTS_TO_BLOCK = 16
 MOST_PER_LANE = 16
 """A worker takes no more at a time than it can start at once: the rest is for its siblings."""
 FULL_PAUSE_SECONDS = 0.05
+DEADLINE_SECONDS = 0.25
+"""How late a job may notice that its time is over."""
 RECLAIM_AT_MOST = 64
 HEARTBEAT_AT_MOST = 500
 MAX_DELIVERIES = 3
@@ -102,7 +104,7 @@ class Runner:
             loops = [services.create_task(client.run()) for client in clients]
             loops += [
                 services.create_task(loop())
-                for loop in (self.outbox.run, self._heartbeats, self._reclaims)
+                for loop in (self.outbox.run, self._heartbeats, self._reclaims, self._deadlines)
             ]
             async with self._group:
                 await self._claim_until(stop)
@@ -177,7 +179,7 @@ class Runner:
         try:
             await self._handle(held, self.outbox)
         except asyncio.CancelledError:
-            if not (held.lost or held.cancelled or held.drained):
+            if not held.was_stopped:
                 raise  # the whole worker is being cancelled
         except Exception:
             # Neither settled nor renewed: it is taken over after the lease, and buried in the end.
@@ -225,6 +227,15 @@ class Runner:
             if outcome == b"ok":
                 del held.ended_rows[: len(ended)]
             return outcome
+
+    async def _deadlines(self) -> None:
+        """One timer for the deadlines of all jobs, instead of one each."""
+        while True:
+            await asyncio.sleep(DEADLINE_SECONDS)
+            now = self._clock.now()
+            for held in list(self._held.values()):
+                if now > held.header.deadline:
+                    held.time_out()
 
     # ---- leases
 

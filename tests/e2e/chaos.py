@@ -5,7 +5,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import httpx
 from tests.e2e.started import StartedGateway, runs
 
 STILL_ALIVE_SECONDS = 20.0
+POLL_SECONDS = 0.02
 UNPACED = {"first_token_ms": 0, "tokens_per_second": 0, "slow_first_byte_seconds": 30}
 
 
@@ -27,6 +28,13 @@ async def pace(gateway: StartedGateway, **changes: float) -> AsyncIterator[None]
             yield
         finally:
             (await client.post(url, json=UNPACED)).raise_for_status()
+
+
+async def eventually(holds: Callable[[], bool], seconds: float) -> None:
+    """Waits for what other processes do, while this one goes on. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(POLL_SECONDS)
 
 
 class Killer:
@@ -50,11 +58,13 @@ class Killer:
             await self._kill_one(role)
 
     async def _kill_one(self, role: str) -> None:
-        async with asyncio.timeout(STILL_ALIVE_SECONDS):
-            while not (alive := list(filter(runs, self._gateway.ready.pids.get(role, [])))):
-                await asyncio.sleep(0.02)  # the one before it is still being replaced
-        os.kill(self._rng.choice(alive), signal.SIGKILL)
+        # The one before it may still be being replaced.
+        await eventually(lambda: bool(self._alive(role)), STILL_ALIVE_SECONDS)
+        os.kill(self._rng.choice(self._alive(role)), signal.SIGKILL)
         self.kills[role] += 1
+
+    def _alive(self, role: str) -> list[int]:
+        return list(filter(runs, self._gateway.ready.pids.get(role, [])))
 
 
 def resident_mib(pid: int) -> float:

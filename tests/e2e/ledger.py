@@ -10,6 +10,7 @@ import clickhouse_connect
 import httpx
 import msgspec
 from clickhouse_connect.driver.client import Client
+from typing_extensions import override
 
 from api.cli.ready import Ready
 from workers.simulator.ledger import Call
@@ -72,6 +73,7 @@ class Verdict:
     never_sent: int = 0
     """Rows of attempts that ended before the provider had read their request."""
 
+    @override
     def __str__(self) -> str:
         shown = "".join(
             f"\n  {name}: {sentence}"
@@ -125,7 +127,7 @@ class Books:
         """As readers see them: folded."""
         with self._client() as client:
             found = client.query(
-                f"SELECT {', '.join(COLUMNS)} FROM spend WHERE started_at >= %(at)s"
+                f"SELECT {', '.join(COLUMNS)} FROM spend WHERE started_at >= %(at)s"  # noqa: S608
                 " ORDER BY started_at",
                 {"at": since.at},
             )
@@ -135,7 +137,7 @@ class Books:
         """Of each row id: how often it was inserted, and in how many versions."""
         with self._client() as client:
             found = client.query(
-                f"SELECT {COLUMNS[0]}, count(), uniqExact({VALUES}) FROM spend_rows"
+                f"SELECT {COLUMNS[0]}, count(), uniqExact({VALUES}) FROM spend_rows"  # noqa: S608
                 " WHERE started_at >= %(at)s GROUP BY row_id",
                 {"at": since.at},
             )

@@ -1,6 +1,7 @@
 """Looks whether a gateway has come to rest: nothing queued, running, or waiting to be stored."""
 
 import time
+from typing import Any
 
 import httpx
 import redis
@@ -47,6 +48,7 @@ def until_still(ready: Ready, seconds: float = REST_SECONDS) -> float:
 
 def _pending(client: redis.Redis, stream: bytes, group: bytes) -> int:
     try:
-        return int(client.xpending(stream, group)["pending"])
+        summary: Any = client.xpending(stream, group)
+        return int(summary["pending"])
     except redis.ResponseError:
         return 0  # no such group yet

@@ -129,14 +129,7 @@ def test_queue_shows_every_lane_and_process(gateway: StartedGateway):
 
 @pytest.mark.parametrize("role", ["api", "worker", "metering", "background"])
 def test_health_is_zero_for_a_live_process(gateway: StartedGateway, role: str):
-    environment = {**gateway.environment, "VALKEY_URL": gateway.ready.valkey_url}
-    asked = subprocess.run(
-        [sys.executable, "-m", "api.cli", "health", role, f"--url={gateway.ready.base_url}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    asked = gateway.run("health", role, f"--url={gateway.ready.base_url}")
     assert asked.returncode == 0, asked.stderr
 
 

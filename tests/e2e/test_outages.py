@@ -6,12 +6,13 @@ import random
 import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import redis
 
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
-from tests.e2e.chaos import pace
+from tests.e2e.chaos import eventually, pace
 from tests.e2e.ledger import Books, repeated
 from tests.e2e.load import Load, Order, Outcome, orders
 from tests.e2e.started import StartedGateway, runs
@@ -36,9 +37,10 @@ async def killed_for_a_while(gateway: StartedGateway, server: str) -> None:
         await asyncio.sleep(OUTAGE_SECONDS)
     finally:
         gateway.process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(MEND_SECONDS):
-        while gateway.ready.pids[server] == [pid] or not runs(gateway.ready.pids[server][0]):
-            await asyncio.sleep(0.05)
+    await eventually(
+        lambda: gateway.ready.pids[server] != [pid] and runs(gateway.ready.pids[server][0]),
+        MEND_SECONDS,
+    )
 
 
 @pytest.mark.parametrize("server", ["valkey", "postgres", "clickhouse"])
@@ -120,10 +122,9 @@ async def test_a_worker_stopped_past_its_lease_neither_posts_nor_settles(gateway
     until_still(ready)
     since, load = books.mark(), Load(ready.base_url, ready.api_key)
     words = " ".join(f"w{n:03d}" for n in range(120))
-    wanted = [
-        plain(f"n{n} {words}", number=n, stream=stream)
-        for n, stream in enumerate([True, False] * 20)
-    ]
+    streams = [True, False] * 20
+    random.Random(SEED).shuffle(streams)  # workers claim in turn: each must get of both
+    wanted = [plain(f"n{n} {words}", number=n, stream=stream) for n, stream in enumerate(streams)]
     stopped = ready.pids["worker"][0]
     async with pace(gateway, first_token_ms=20, tokens_per_second=40), asyncio.TaskGroup() as all_:
         all_.create_task(load.run(wanted, per_second=100.0))
@@ -165,9 +166,11 @@ async def end_one_by_one(gateway: StartedGateway) -> None:
     for role in ("api", "worker"):
         for pid in gateway.ready.pids[role]:
             os.kill(pid, signal.SIGTERM)
-            async with asyncio.timeout(MEND_SECONDS):
-                while runs(pid) or len(gateway.ready.pids[role]) < 2:
-                    await asyncio.sleep(0.05)
+            await eventually(partial(is_replaced, gateway, role, pid), MEND_SECONDS)
+
+
+def is_replaced(gateway: StartedGateway, role: str, pid: int) -> bool:
+    return not runs(pid) and len(gateway.ready.pids[role]) == 2
 
 
 @pytest.mark.parametrize("roll", [roll_all, end_one_by_one])
@@ -190,13 +193,14 @@ async def test_a_rolling_restart_fails_no_request(
     async def roll_over() -> None:
         await asyncio.sleep(1)
         await roll(gateway)
-        async with asyncio.timeout(2 * MEND_SECONDS):
-            while not all(
-                len(gateway.ready.pids[role]) == 2 and before.isdisjoint(gateway.ready.pids[role])
-                for role in ("api", "worker")
-            ):
-                await asyncio.sleep(0.1)
+        await eventually(are_all_new, 2 * MEND_SECONDS)
         rolled.set()
+
+    def are_all_new() -> bool:
+        now = gateway.ready.pids
+        return all(
+            len(now[role]) == 2 and before.isdisjoint(now[role]) for role in ("api", "worker")
+        )
 
     async with pace(gateway, first_token_ms=20, tokens_per_second=60), asyncio.TaskGroup() as all_:
         all_.create_task(ask_until_rolled())

@@ -77,10 +77,7 @@ class Inference:
         """Runs a job until it is settled, lost, or given back. Raises nothing but cancellation."""
         job = ChatJob(self, held, outbox, recorder)
         try:
-            async with asyncio.timeout(held.header.deadline - self.clock.now()):
-                await job.run()
-        except TimeoutError:
-            job.fail(TimedOut("The request took too long.", code="deadline_exceeded"))
+            await job.run()
         except GatewayError as error:
             job.fail(error)
         except asyncio.CancelledError:
@@ -373,9 +370,12 @@ class ChatJob:
     async def stopped(self) -> None:
         """The task was cancelled: by the client, by another worker's claim, or by a drain."""
         held = self._held
-        self._abandon_breaker(timed_out=False)
+        if not held.timed_out:
+            self._abandon_breaker(timed_out=False)
         if held.cancelled:
             self._end_cancelled()
+        elif held.timed_out:
+            self.fail(TimedOut("The request took too long.", code="deadline_exceeded"))
         elif held.drained and not held.was_spoken:
             if self._open is not None:
                 row = self._close(self._open, "failed", error_code="worker_drained", billed=False)

@@ -12,15 +12,15 @@ local running = redis.call('XLEN', KEYS[1])
 if running >= tonumber(ARGV[4]) then
   return 'queue_full'
 end
-local size = #ARGV[3]
-if tonumber(redis.call('GET', KEYS[4]) or '0') + size > tonumber(ARGV[5]) then
-  return 'memory_full'
-end
 -- Each running job may still add its rows: they are counted before they exist.
 if redis.call('XLEN', KEYS[5]) + 2 * running >= tonumber(ARGV[6]) then
   return 'spend_backlog'
 end
+local size = #ARGV[3]
+if redis.call('INCRBY', KEYS[4], size) > tonumber(ARGV[5]) then
+  redis.call('DECRBY', KEYS[4], size)
+  return 'memory_full'
+end
 local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1], 'h', ARGV[2], 'b', ARGV[3])
 redis.call('HSET', KEYS[2], 'entry', entry, 'size', size)
-redis.call('INCRBY', KEYS[4], size)
 return entry

@@ -4,7 +4,8 @@
 -- ARGV: 1 how long a job is remembered as done, in ms, then for each job:
 --       claim token, entry, request id, number of frames, number of rows, frames.., rows..
 -- Returns for each job: ok, gone (it had ended before), or fenced (another worker has it).
-local results, frames = {}, {}
+local results, frames, jobs, size = {}, {}, {}, 0
+local entries = {} -- by lane: a call costs more than what it does, so they are made once for all
 local at = 2
 for i = 5, #KEYS, 3 do
   local token, entry, request = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -23,14 +24,23 @@ for i = 5, #KEYS, 3 do
     for j = first_row, next_job - 1 do
       redis.call('XADD', KEYS[3], '*', 'r', ARGV[j])
     end
-    redis.call('XACK', KEYS[i + 2], 'workers', entry)
-    redis.call('XDEL', KEYS[i + 2], entry)
-    redis.call('DEL', KEYS[i])
+    local lane = KEYS[i + 2]
+    entries[lane] = entries[lane] or {}
+    table.insert(entries[lane], entry)
+    jobs[#jobs + 1] = KEYS[i]
+    size = size + tonumber(state[3])
     redis.call('SET', KEYS[i + 1], 1, 'PX', ARGV[1])
-    redis.call('DECRBY', KEYS[4], state[3])
     results[#results + 1] = 'ok'
   end
   at = next_job
+end
+for lane, ended in pairs(entries) do
+  redis.call('XACK', lane, 'workers', unpack(ended))
+  redis.call('XDEL', lane, unpack(ended))
+end
+if #jobs > 0 then
+  redis.call('DEL', unpack(jobs))
+  redis.call('DECRBY', KEYS[4], size)
 end
 if #frames > 0 and redis.call('EXISTS', KEYS[2], KEYS[1]) > 0 then
   redis.call('XADD', KEYS[1], '*', unpack(frames))

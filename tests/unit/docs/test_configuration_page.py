@@ -17,6 +17,8 @@ from shared.usage import Price
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 
+NONE = "\N{EN DASH}"
+
 HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Auth: "`[auth]`",
     catalog.QueueLimits: "`[queue]`",
@@ -58,7 +60,7 @@ def shown(value: Any) -> str:
         case msgspec.Struct():
             return "see below"
         case None:
-            return "–"
+            return NONE
         case bool():
             return f"`{str(value).lower()}`"
         case str():
@@ -67,7 +69,8 @@ def shown(value: Any) -> str:
             return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
         case int() | float() | Decimal():
             return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-    raise AssertionError(f"a default the page has no words for: {value!r}")
+        case _:
+            raise AssertionError(f"a default the page has no words for: {value!r}")
 
 
 def test_every_table_of_the_catalog_has_a_section() -> None:
@@ -92,7 +95,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        text_of_it = "–" if default in (None, "") else f"`{default}`".replace(".0`", "`")
+        text_of_it = NONE if default in (None, "") else f"`{default}`".replace(".0`", "`")
         assert f"\n| `{variable}` | {text_of_it} |" in text
     assert text.count("\n| `") == len(Settings.model_fields), "a variable that is no more"
 

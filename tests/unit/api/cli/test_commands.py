@@ -1,0 +1,35 @@
+"""Every command explains itself, in sentences."""
+
+import pytest
+from typer.testing import CliRunner
+
+from api.cli import FAMILIES, commands
+from api.cli.config import load_catalog
+
+PROCESSES = {"api", "worker", "metering", "background", "simulator"}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - PROCESSES))
+def test_each_command_has_a_help_page(name: str):
+    shown = CliRunner().invoke(commands([name]), [name, "--help"])
+    assert shown.exit_code == 0
+    assert "." in shown.output
+
+
+def test_the_list_of_commands_is_whole():
+    shown = CliRunner().invoke(commands(), ["--help"])
+    assert all(f" {name} " in shown.output for name in FAMILIES)
+
+
+def test_a_good_catalog_is_told_by_its_hash():
+    shown = CliRunner().invoke(commands(["config"]), ["config", "check"])
+    assert shown.exit_code == 0
+    assert shown.output.startswith(f"{load_catalog(None).hash}: ")
+
+
+def test_a_bad_catalog_is_refused_with_the_place_and_the_reason(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text('[models.m]\nproviders = [{ provider = "none", upstream_model = "x" }]\n')
+    shown = CliRunner().invoke(commands(["config"]), ["config", "check", str(file)])
+    assert shown.exit_code == 1
+    assert "models.m: there is no provider 'none'" in shown.output
