@@ -46,7 +46,7 @@ class Waiter:
     __slots__ = (
         "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
         "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
-        "quiet_since", "request_id", "streaming", "waits_until",
+        "quiet_since", "request_id", "settled", "streaming", "waits_until",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,8 @@ class Waiter:
         self.parts: list[bytes] = []
         self.buffered = 0
         self.ended = False
+        self.settled = False
+        """The job has ended on the worker's side too: there is nothing to cancel."""
         self.left = False
         """The client closed the connection while it waited."""
         self.streaming = False
@@ -120,13 +122,14 @@ class Waiter:
     def _accept(self, kind: int, payload: bytes) -> None:
         if kind == Kind.WHOLE:
             self.answer = decode_answer(payload)
-            self.ended = True
+            self.ended = self.settled = True
         elif kind == Kind.FAILED:
             self.error = decode_error(payload)
-            self.ended = True
+            self.ended = self.settled = True
         else:
             self._add(payload)
-            self.ended = kind == Kind.END
+            if kind == Kind.END:
+                self.ended = self.settled = True
         self._notify()
 
     def _add(self, payload: bytes) -> None:

@@ -82,7 +82,7 @@ class Relay:
             if waiter.left:
                 self._left.inc()
             # Whatever happened: nobody may keep working for a client that is gone.
-            if waiter.ended:
+            if waiter.settled:
                 self._gate.finish(waiter, header)
             else:
                 self._gate.cancel(waiter, header)

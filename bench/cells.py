@@ -62,8 +62,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """How far a subject came with live streams."""
 
     streams: int
-    at: Figures | None
-    first_failure: Figures | None
+    at: Outcome | None
+    first_failure: Outcome | None
     failed_at: int | None
 
 
@@ -90,10 +90,10 @@ def hold(target: Target, mock: Mock, *, steps: tuple[int, ...] = HELD_STEPS) -> 
     mock.set(interval_ms=CHUNK_INTERVAL_MS, chunks=CHUNKS)
     held = Held(streams=0, at=None, first_failure=None, failed_at=None)
     for streams in steps:
-        passed, figures = _try_hold(streams, target, mock)
-        if not passed:
-            return msgspec.structs.replace(held, first_failure=figures, failed_at=streams)
-        held = msgspec.structs.replace(held, streams=streams, at=figures)
+        outcome = _try_hold(streams, target, mock)
+        if not holds(outcome.figures):
+            return msgspec.structs.replace(held, first_failure=outcome, failed_at=streams)
+        held = msgspec.structs.replace(held, streams=streams, at=outcome)
     return held
 
 
@@ -106,7 +106,7 @@ def holds(figures: Figures) -> bool:
     )
 
 
-def _try_hold(streams: int, target: Target, mock: Mock) -> tuple[bool, Figures]:
+def _try_hold(streams: int, target: Target, mock: Mock) -> Outcome:
     load = Load(
         connections=streams * 3 + 20,  # a subject that is late must not be spared new streams
         requests=max(40, int(streams * 2.5)),
@@ -114,12 +114,12 @@ def _try_hold(streams: int, target: Target, mock: Mock) -> tuple[bool, Figures]:
         chunks=CHUNKS,
         per_second=streams / STREAM_SECONDS,
     )
-    figures = run(load, target, mock).figures
+    outcome = run(load, target, mock)
     for _ in range(HELD_TRIES - 1):
-        if holds(figures):
+        if holds(outcome.figures):
             break
-        figures = run(load, target, mock).figures
-    return holds(figures), figures
+        outcome = run(load, target, mock)
+    return outcome
 
 
 def _requests(cell: Cell, target: Target, mock: Mock, seconds: float) -> int:

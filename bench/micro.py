@@ -237,7 +237,9 @@ class _Queue:
         await self._admission.admit(self._client, a_header(), self._body, self._limits)
 
     async def _attempt(self, claim: Claim) -> None:
-        await self._lanes.attempt(self._client, claim, row_id=new_id(), row=self._row, ended=())
+        await self._lanes.attempt(
+            self._client, claim, reply_to=INBOX, row_id=new_id(), row=self._row, ended=()
+        )
 
     def _ending(self, claim: Claim) -> Ending:
         return Ending(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from bench.cells import BURST, GAP_P99_MS, MANY, ONE, PACED, TTFT_P99_MS
-from bench.load import Figures
+from bench.load import Outcome
 from bench.results import (
     FIGURES,
     Bar,
@@ -12,6 +12,7 @@ from bench.results import (
     Spread,
     bars,
     chunk_us,
+    counted_cpu_s,
     cpu_by_role,
     foreign_cores,
     request_us,
@@ -100,31 +101,27 @@ def _held(results: Results) -> str:
             *_stream_cells(held.at),
             "-" if held.failed_at is None else number(held.failed_at),
             *_stream_cells(held.first_failure),
-            "" if held.first_failure is None else held.first_failure.first_error,
+            "" if held.first_failure is None else held.first_failure.figures.first_error,
         ]
         for subject, held in results.held.items()
     ]
-    headings = [
-        "",
-        "held",
-        "TTFT p99 ms",
-        "gap p99 ms",
-        "failed at",
-        "TTFT p99 ms",
-        "gap p99 ms",
-        "",
-    ]
+    cells = ["TTFT p99 ms", "gap p99 ms", "CPU µs/chunk", "foreign cores"]
     title = (
         f"Live streams of 50 tokens/s (gap p99 ≤ {GAP_P99_MS:g} ms, TTFT p99 ≤ {TTFT_P99_MS:g} ms, "
         "no error; load generator and upstream on the same cores)"
     )
-    return _table(title, headings, rows)
+    return _table(title, ["", "held", *cells, "failed at", *cells, ""], rows)
 
 
-def _stream_cells(figures: Figures | None) -> tuple[str, str]:
-    if figures is None:
-        return "-", "-"
-    return number(figures.ttft_p99 / 1000), number(figures.gap_p99 / 1000)
+def _stream_cells(outcome: Outcome | None) -> tuple[str, str, str, str]:
+    if outcome is None:
+        return "-", "-", "-", "-"
+    return (
+        number(outcome.figures.ttft_p99 / 1000),
+        number(outcome.figures.gap_p99 / 1000),
+        number(chunk_us(outcome, counted_cpu_s(outcome))),
+        number(outcome.foreign_cores),
+    )
 
 
 def _faults(results: Results) -> str:
@@ -142,7 +139,7 @@ def _bars(found: Sequence[Bar]) -> str:
     rows = [
         [
             bar.label,
-            number(bar.measured),
+            _spread(bar.found),
             f"{'≥' if bar.at_least else '≤'} {bar.bound:g}",
             "pass" if bar.passed else "**FAIL**",
         ]

@@ -21,6 +21,9 @@ ProviderType = Literal["openai", "near", "phala", "vercel"]
 MODEL_NAME_PREFIX = "ollm::model_name::"
 FUNCTION_NAME_PREFIX = "ollm::function_name::"
 HASH_DIGITS = 16
+LANE_COUNT = 4
+ROWS_PER_JOB = 4
+"""Spend rows a job may write: two attempts at each of two providers."""
 
 
 class CatalogInvalid(Exception):
@@ -66,7 +69,6 @@ class Provider(_Table, frozen=True):
     api_key_env: str | None = None
     """The environment variable with the key. The provider is off while it is not set."""
     enabled: bool = True
-    max_connections: int = 2000
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
@@ -116,6 +118,11 @@ class QueueLimits(_Table, frozen=True):
     """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
     queue_seconds: float = 60.0
     """How long a job may wait in its lane."""
+
+    @property
+    def admit_below_backlog(self) -> int:
+        """The backlog at which admission stops: every job in the lanes may still add its rows."""
+        return self.max_spend_backlog - self.lane_capacity * LANE_COUNT * ROWS_PER_JOB
 
 
 class Compat(_Table, frozen=True):
@@ -219,6 +226,9 @@ TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR",
 
 
 def _check(document: Document) -> None:
+    if document.queue.admit_below_backlog <= 0:
+        least = document.queue.lane_capacity * LANE_COUNT * ROWS_PER_JOB
+        raise CatalogInvalid(f"queue.max_spend_backlog: must be above {least} for these lanes")
     for name, model in document.models.items():
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")

@@ -7,8 +7,8 @@ import os
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.seal import KEY_BYTES
-
+SEAL_KEY_BYTES = 32
+"""AES-256."""
 KNOWN_DEFAULT_MASTER_KEYS = frozenset({"changeme", "change-me", "master", "secret", "sk-master"})
 
 
@@ -33,8 +33,6 @@ class Settings(BaseSettings):
     master_key: SecretStr = SecretStr("")
     seal_keys: SecretStr = SecretStr("")
     """Base64 keys of 32 bytes, separated by commas: the first seals, all open."""
-
-    simulator_url: str | None = None
 
     shards: int = Field(1, ge=1, le=1024)
     lease_seconds: float = Field(15.0, ge=0.5)
@@ -73,6 +71,6 @@ def decode_seal_keys(text: str) -> list[bytes]:
         keys = [base64.b64decode(part, validate=True) for part in text.split(",") if part.strip()]
     except binascii.Error as error:
         raise ValueError("GATEWAY_SEAL_KEYS is not base64") from error
-    if any(len(key) != KEY_BYTES for key in keys):
-        raise ValueError(f"each of GATEWAY_SEAL_KEYS must be {KEY_BYTES} bytes")
+    if any(len(key) != SEAL_KEY_BYTES for key in keys):
+        raise ValueError(f"each of GATEWAY_SEAL_KEYS must be {SEAL_KEY_BYTES} bytes")
     return keys

@@ -23,6 +23,7 @@ from workers.held import HeldJob
 from workers.inference.handler import Inference
 from workers.inference.routing import RoutingTable
 from workers.outbox import Outbox
+from workers.providers.http.pool import Limits
 from workers.providers.registry import Credentials
 from workers.providers.transport import UpstreamTransport
 from workers.runner import Runner
@@ -37,7 +38,7 @@ async def main(settings: Settings) -> None:
     engine = make_engine(settings.database_url.get_secret_value(), "worker")
     catalogs = CatalogWatch(CatalogStore(engine))
     seal = Seal(settings.seal_key_bytes())
-    transport = UpstreamTransport()
+    transport = UpstreamTransport(limits=Limits(connections_per_origin=settings.worker_concurrency))
     table = RoutingTable(catalogs, Credentials(settings.secret), clock, metrics)
     inference = Inference(
         catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics

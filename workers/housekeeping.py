@@ -12,6 +12,7 @@ from arq import cron
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 
+from shared.clock import Clock, SystemClock
 from shared.metrics import Metrics
 from shared.valkey.client import ValkeyAway
 from shared.valkey.housekeeping import Buried, Housekeeper
@@ -32,7 +33,10 @@ log = structlog.get_logger()
 class Housekeeping:
     """Who remembers, between rounds, what was already reported."""
 
-    def __init__(self, housekeeper: Housekeeper, metrics: Metrics) -> None:
+    def __init__(
+        self, housekeeper: Housekeeper, metrics: Metrics, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._keeper = housekeeper
         self._metrics = metrics
         self._buried: Buried | None = None
@@ -47,6 +51,7 @@ class Housekeeping:
             _at(self.report_buried, second=25),
             _at(self.report_orphans, second=35, minute=FIVE_MINUTES),
             _at(self.forget_consumers, second=45, minute=FIVE_MINUTES),
+            _at(self.forget_processes, second=55),
         ]
 
     async def sweep_inboxes(self, _ctx: dict[str, Any]) -> None:
@@ -61,6 +66,9 @@ class Housekeeping:
 
     async def forget_consumers(self, _ctx: dict[str, Any]) -> None:
         await self._count("consumers", self._keeper.forget_consumers)
+
+    async def forget_processes(self, _ctx: dict[str, Any]) -> None:
+        await self._count("processes", lambda: self._keeper.forget_processes(self._clock.now()))
 
     async def report_buried(self, _ctx: dict[str, Any]) -> None:
         """Once for each change: a job is buried when it killed or outlived several workers."""

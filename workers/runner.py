@@ -68,7 +68,7 @@ class Runner:
         self._handle = handle
         self._give_up = give_up
         self._worker = worker
-        self._lanes = Lanes(keys, worker)
+        self._lanes = Lanes(keys, worker, inbox_lease_seconds=inbox_lease_seconds)
         short = worker[-8:]
         self._claims = Client(
             url, name=f"worker-claim-{short}", on_connect=self._lanes.ensure_groups
@@ -161,7 +161,9 @@ class Runner:
     def _start(self, claim: Claim) -> None:
         held = self._hold(claim)
         if held is not None:
-            held.run_as(self._group.create_task(self._run(held)))
+            task = self._group.create_task(self._run(held))
+            task.add_done_callback(lambda _: self._has_run(held))
+            held.run_as(task)
 
     def _hold(self, claim: Claim) -> HeldJob | None:
         try:
@@ -184,9 +186,11 @@ class Runner:
         except Exception:
             # Neither settled nor renewed: it is taken over after the lease, and buried in the end.
             log.exception("A job was dropped", action="job_dropped", request_id=held.request_id)
-        finally:
-            if not held.ending:
-                self._release(held)  # lost or given back: there is nothing to settle
+
+    def _has_run(self, held: HeldJob) -> None:
+        """Also when its task was cancelled before its first step."""
+        if not held.ending:
+            self._release(held)  # lost or given back: there is nothing to settle
 
     def _on_settled(self, held: HeldJob, outcome: bytes) -> None:
         if outcome == b"fenced":
@@ -219,7 +223,12 @@ class Runner:
         while True:
             try:
                 outcome = await self._lanes.attempt(
-                    self.commands, held.claim, row_id=row_id, row=row, ended=ended
+                    self.commands,
+                    held.claim,
+                    reply_to=held.header.reply_to,
+                    row_id=row_id,
+                    row=row,
+                    ended=ended,
                 )
             except ValkeyAway:
                 await asyncio.sleep(FULL_PAUSE_SECONDS)  # recording it again changes nothing
@@ -253,11 +262,9 @@ class Runner:
         jobs = list(self._held.values())
         for start in range(0, len(jobs), HEARTBEAT_AT_MOST):
             some = jobs[start : start + HEARTBEAT_AT_MOST]
-            progress = [b"%d" % held.output_seen if held.output_seen else b"" for held in some]
+            beats = [(held.claim, held.header.reply_to, b"%d" % held.output_seen) for held in some]
             try:
-                outcomes = await self._lanes.heartbeat(
-                    self.commands, [held.claim for held in some], progress
-                )
+                outcomes = await self._lanes.heartbeat(self.commands, beats)
             except (ValkeyAway, CommandRefused) as error:
                 log.warning("A heartbeat failed", action="heartbeat_failed", error=str(error))
                 return

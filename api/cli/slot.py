@@ -10,6 +10,10 @@ from shared.clock import Clock
 
 EARLY_SECONDS = 1.0
 """A process that ends sooner than this after its start would end again: wait before the next."""
+SHORT_SECONDS = 5.0
+FORGIVEN = 3
+"""So many lives between the two in a row may be chance, or somebody who tries out what a kill does;
+more are a process that needs a second to find out that it cannot work."""
 FIRST_WAIT_SECONDS = 0.1
 MAX_WAIT_SECONDS = 5.0
 
@@ -18,17 +22,18 @@ Settled = Callable[[Child], Awaitable[None]]
 
 
 class Backoff:
-    """How long to wait before the next start: not at all, unless the last life was very short."""
+    """How long to wait before the next start: not at all, unless lives are too short."""
 
     def __init__(self) -> None:
-        self._early_deaths = 0
+        self._short_lives = 0
 
     def after(self, lived_seconds: float) -> float:
-        if lived_seconds >= EARLY_SECONDS:
-            self._early_deaths = 0
+        if lived_seconds >= SHORT_SECONDS:
+            self._short_lives = 0
             return 0.0
-        self._early_deaths += 1
-        return min(FIRST_WAIT_SECONDS * 2.0 ** (self._early_deaths - 1), MAX_WAIT_SECONDS)
+        self._short_lives += 1
+        steps = self._short_lives - (0 if lived_seconds < EARLY_SECONDS else FORGIVEN)
+        return min(FIRST_WAIT_SECONDS * 2.0 ** (steps - 1), MAX_WAIT_SECONDS) if steps > 0 else 0.0
 
 
 class Slot:

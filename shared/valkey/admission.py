@@ -50,7 +50,7 @@ class Admission:
                 sealed_body,
                 limits.lane_capacity,
                 limits.max_sealed_bytes,
-                limits.max_spend_backlog,
+                limits.admit_below_backlog,
             ),
         )
         refusal = REFUSALS.get(answer)

@@ -31,6 +31,9 @@ MAX_BACKOFF_SECONDS = 1.0
 WATCH_SECONDS = 1.0
 """How often a connection looks for an answer that is overdue."""
 
+NOT_HERE = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "MOVED")
+"""Answers of a server that cannot serve us now, or has forgotten the scripts. Nothing was done."""
+
 log = structlog.get_logger()
 
 Word = bytes | str | int | float
@@ -122,10 +125,18 @@ class _Protocol(asyncio.Protocol):
                 self.on_push(answer)
             elif not (waiter := waiters.popleft()).done():
                 if isinstance(answer, hiredis.ReplyError):
-                    waiter.set_exception(CommandRefused(str(answer)))
+                    waiter.set_exception(self._refusal(str(answer)))
                 else:
                     waiter.set_result(answer)
             answer = gets()
+
+    def _refusal(self, text: str) -> Exception:
+        if not text.startswith(NOT_HERE):
+            return CommandRefused(text)
+        # Opening the connection again finds the new primary and loads the scripts.
+        if self.transport is not None:
+            self.transport.abort()
+        return Disconnected(text)
 
 
 class Client:

@@ -14,10 +14,11 @@ from redis.asyncio import Redis
 
 from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.plain import CALL_SECONDS, GroupGone, failures, plain_client
-from shared.valkey.scripts import Script
+from shared.valkey.processes import FORGET_SECONDS, decode_entry
+from shared.valkey.scripts import SERVER_AGE, Script
 from shared.valkey.spend import FORGET_CONSUMER
 
-SWEEP_INBOX = Script("sweep_inbox.v1")
+SWEEP_INBOX = Script("sweep_inbox.v1", uses=SERVER_AGE)
 SWEEP_UPLOAD = Script("sweep_upload.v1")
 TRIM_ACKED = Script("trim_acked.v1")
 
@@ -27,7 +28,7 @@ UPLOAD_QUIET_SECONDS = 600
 """An upload may wait this long for its job to be admitted."""
 CONSUMER_IDLE_SECONDS = 3600
 KEPT_ENTRIES = 10_000
-"""Of the quarantine and of the buried jobs: enough to see what went wrong, bounded memory."""
+"""Of the buried jobs: enough to see what went wrong, bounded memory."""
 PAGE = 500
 """Keys per SCAN page."""
 
@@ -60,7 +61,12 @@ class Housekeeper:
         for keys in self._shards:
             for member in await self._members(keys.inboxes):
                 process = member.decode()
-                names = (keys.inbox_lease(process), keys.inbox(process), keys.inboxes)
+                names = (
+                    keys.inbox_lease(process),
+                    keys.inbox(process),
+                    keys.inboxes,
+                    keys.boot,
+                )
                 swept += await self._run(SWEEP_INBOX, names, process, INBOX_GRACE_SECONDS)
         return swept
 
@@ -75,12 +81,23 @@ class Housekeeper:
         return swept
 
     async def trim_kept(self, most: int = KEPT_ENTRIES) -> int:
-        """Drops the oldest of the quarantined rows and buried jobs beyond a bound; how many."""
+        """Drops the oldest buried jobs beyond a bound; how many.
+
+        The quarantine is not among them: its rows are money, an operator takes them out.
+        """
         dropped = 0
         for keys in self._shards:
-            for stream in (keys.spend_quarantine, keys.buried):
-                dropped += int(await self._ask("XTRIM", stream, "MAXLEN", "=", most))
+            dropped += int(await self._ask("XTRIM", keys.buried, "MAXLEN", "=", most))
         return dropped
+
+    async def forget_processes(self, now: float) -> int:
+        """Takes processes off the register that have long been silent; how many."""
+        forgotten = 0
+        keys = self._shards[0]
+        for process, value in (await self._ask("HGETALL", keys.processes)).items():
+            if _is_forgotten(value, now):
+                forgotten += int(await self._ask("HDEL", keys.processes, process))
+        return forgotten
 
     async def trim_acked(self) -> int:
         """Drops spend entries that were acknowledged but not deleted; how many."""
@@ -161,3 +178,11 @@ class Housekeeper:
             async with asyncio.timeout(CALL_SECONDS):
                 execute: Callable[..., Awaitable[Any]] = self._client.execute_command
                 return await execute(*words)
+
+
+def _is_forgotten(entry: bytes, now: float) -> bool:
+    """An entry nobody can read any more counts as forgotten too."""
+    try:
+        return now - decode_entry(entry).seen_at > FORGET_SECONDS
+    except msgspec.DecodeError:
+        return True

@@ -7,7 +7,7 @@ import msgspec
 from shared.valkey.admission import DONE_MS
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
-from shared.valkey.scripts import POST, SETTLE
+from shared.valkey.scripts import POST, RENEW_INBOX, SETTLE
 
 READ_COUNT = 256
 READS_PER_TRIM = 32
@@ -45,7 +45,7 @@ class Poster:
 
         May be repeated: replies are numbered and the reader drops what it has.
         """
-        keys = [self.keys.inbox(inbox), self.keys.inbox_lease(inbox)]
+        keys = [self.keys.inbox(inbox), self.keys.inbox_lease(inbox), self.keys.boot]
         args: list[bytes | str | float] = [self._lease_seconds]
         for post in posts:
             keys.append(self.keys.job(post.request_id))
@@ -89,9 +89,13 @@ class InboxStream:
 
     async def renew(self, client: Client) -> None:
         """Keeps the inbox alive for one more lease."""
-        registered = client.call(b"SADD", self.keys.inboxes, self._process)
-        await client.call(b"SET", self.keys.inbox_lease(self._process), 1, b"PX", self._lease_ms)
-        await registered
+        await client.script(
+            RENEW_INBOX,
+            (self.keys.inbox_lease(self._process), self.keys.inboxes),
+            (self._process, self._lease_ms),
+        )
+        # What was read is sealed, but need not stay: at rest nothing of an answer is left.
+        await client.call(b"XTRIM", self._stream, b"MINID", _after(self._last))
 
     async def close(self, client: Client) -> None:
         """Gives the inbox up: jobs that still reply to it are cancelled."""
@@ -118,6 +122,12 @@ class InboxStream:
         entries = answer[0][1]
         self._last = entries[-1][0]
         return [fields for _, fields in entries]
+
+
+def _after(entry: bytes) -> bytes:
+    """The smallest id behind an entry's."""
+    time, _, number = entry.partition(b"-")
+    return b"%b-%d" % (time, int(number or 0) + 1)
 
 
 def _observe(future: object) -> None:

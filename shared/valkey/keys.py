@@ -80,6 +80,11 @@ class ShardKeys:
         """Integer: sealed bytes of all jobs that have not ended."""
         return self._tag + b"sealed-bytes"
 
+    @cached_property
+    def boot(self) -> bytes:
+        """String: the server's run id, and when it was first asked since it started."""
+        return self._tag + b"boot"
+
     def upload(self, request_id: str) -> bytes:
         """Stream of sealed chunks of one upload."""
         return self._tag + b"upload:" + request_id.encode()

@@ -13,7 +13,7 @@ import msgspec
 from shared.job import LANES, JobHeader, decode_header
 from shared.valkey.client import Client, CommandRefused, Word
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
-from shared.valkey.scripts import ATTEMPT, GIVE_BACK, HEARTBEAT, RECLAIM
+from shared.valkey.scripts import ATTEMPT, BURY, GIVE_BACK, HEARTBEAT, RECLAIM
 
 WEIGHTS = {"priority": 8, "default": 4, "flex": 2, "batch": 1}
 BURIED_KEPT = 1000
@@ -43,8 +43,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 class Lanes:
     """All lanes of one shard, for one worker."""
 
-    def __init__(self, keys: ShardKeys, worker: str) -> None:
+    def __init__(self, keys: ShardKeys, worker: str, *, inbox_lease_seconds: float = 5.0) -> None:
         self.keys = keys
+        self._inbox_lease_seconds = inbox_lease_seconds
         self._worker = worker.encode()
         self._names = {key: lane for lane, key in keys.lanes.items()}
         self._first_token = b"1:" + self._worker
@@ -107,28 +108,46 @@ class Lanes:
         client: Client,
         claim: Claim,
         *,
+        reply_to: str,
         row_id: str,
         row: bytes,
         ended: Iterable[tuple[str, bytes]],
     ) -> bytes:
-        """Records an attempt before its send: b"ok", b"gone", b"fenced" or b"cancelled"."""
-        args: list[bytes | str] = [claim.token, claim.entry, row_id, row]
+        """Records an attempt before its send: b"ok", b"gone", b"fenced" or b"cancelled".
+
+        Cancelled it is also when nobody is left to read the answer: no inbox, no call.
+        """
+        args: list[Word] = [claim.token, claim.entry, row_id, row, self._inbox_lease_seconds]
         for ended_id, ended_row in ended:
             args += (ended_id, ended_row)
         answer: bytes = await client.script(
-            ATTEMPT, (self.keys.job(claim.request_id), self.keys.spend), args
+            ATTEMPT,
+            (
+                self.keys.job(claim.request_id),
+                self.keys.spend,
+                self.keys.inbox_lease(reply_to),
+                self.keys.boot,
+            ),
+            args,
         )
         return answer
 
     async def heartbeat(
-        self, client: Client, claims: Sequence[Claim], progress: Sequence[bytes]
+        self, client: Client, beats: Sequence[tuple[Claim, str, bytes]]
     ) -> list[bytes]:
-        """Renews leases: for each claim b"ok", b"cancelled", b"gone" or b"fenced"."""
-        keys: list[bytes] = []
-        args: list[bytes] = [self._worker]
-        for claim, done in zip(claims, progress, strict=True):
-            keys += (self.keys.job(claim.request_id), self.keys.lanes[claim.lane])
-            args += (claim.token, claim.entry, done)
+        """Renews leases. A beat is a claim, the inbox it replies to, and how far it has come.
+
+        Returns for each b"ok", b"cancelled", b"gone" or b"fenced".
+        """
+        keys: list[bytes] = [self.keys.boot]
+        args: list[Word] = [self._worker, self._inbox_lease_seconds]
+        for claim, reply_to, progress in beats:
+            keys += (
+                self.keys.job(claim.request_id),
+                self.keys.lanes[claim.lane],
+                self.keys.inbox_lease(reply_to),
+            )
+            args += (claim.token, claim.entry, progress)
         answer: list[bytes] = await client.script(HEARTBEAT, keys, args)
         return answer
 
@@ -138,7 +157,7 @@ class Lanes:
         """Takes over jobs whose holder was silent for a lease; their holders are fenced out."""
         taken = await client.script(
             RECLAIM,
-            (self.keys.lanes[lane],),
+            (self.keys.lanes[lane], self.keys.boot),
             (self._worker, lease_ms, at_most, self.keys.job("")),
         )
         return [self._taken_over(lane, *one) for one in taken]
@@ -179,8 +198,11 @@ class Lanes:
 
     async def bury(self, client: Client, claim: Claim, reason: str) -> None:
         """Notes a job that is given up, without its body. The caller settles it afterwards."""
-        await client.call(
-            *(b"XADD", self.keys.buried, b"MAXLEN", b"~", BURIED_KEPT, b"*"),
-            *(b"r", claim.request_id, b"lane", claim.lane, b"deliveries", claim.deliveries),
-            *(b"reason", reason),
+        await client.script(
+            BURY,
+            (self.keys.buried,),
+            (
+                *(BURIED_KEPT, b"r", claim.request_id, b"lane", claim.lane),
+                *(b"deliveries", claim.deliveries, b"reason", reason),
+            ),
         )

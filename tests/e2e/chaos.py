@@ -67,6 +67,23 @@ class Killer:
         return list(filter(runs, self._gateway.ready.pids.get(role, [])))
 
 
+class Logs:
+    """What the processes have logged since this was made."""
+
+    def __init__(self, gateway: StartedGateway) -> None:
+        self._folder = gateway.data_dir / "logs"
+        self._seen = {file.name: file.stat().st_size for file in self._folder.glob("*.log")}
+
+    def tracebacks(self) -> list[str]:
+        """Lines that tell of an exception nobody expected."""
+        return [
+            f"{file.name}: {line[:2000].decode(errors='replace')}"
+            for file in sorted(self._folder.glob("*.log"))
+            for line in file.read_bytes()[self._seen.get(file.name, 0) :].splitlines()
+            if b"Traceback" in line
+        ]
+
+
 def resident_mib(pid: int) -> float:
     """The most memory a process has had. Linux only; 0 elsewhere."""
     status = Path(f"/proc/{pid}/status")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.e2e.chaos import Killer, pace, resident_mib
+from tests.e2e.chaos import Killer, Logs, pace, resident_mib
 from tests.e2e.ledger import Books
 from tests.e2e.load import Load, Outcome, orders
 from tests.e2e.started import StartedGateway
@@ -32,7 +32,7 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
     rng = random.Random(seed)
     ready, books = gateway.ready, Books(gateway.ready)
     until_still(ready)
-    since, load = books.mark(), Load(ready.base_url, ready.api_key)
+    since, load, logs = books.mark(), Load(ready.base_url, ready.api_key), Logs(gateway)
     killer = Killer(gateway, ROLES, rng)
     async with pace(gateway, first_token_ms=20, tokens_per_second=100), asyncio.TaskGroup() as all_:
         all_.create_task(killer.run(kills, requests / per_second))
@@ -49,7 +49,10 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
         f"\n  at rest after {rested:.1f} s, memory MiB {memory}"
     )
     assert load.of(Outcome.WRONG) == [], f"seed {seed}"
+    if not killer.kills["api"]:
+        assert load.of(Outcome.CUT) + load.of(Outcome.LOST) == [], f"seed {seed}"
     assert sum(load.counts().values()) == requests
     assert verdict.is_clean, f"seed {seed}: {verdict}\n{gateway.logs()}"
     assert load.counts()[Outcome.COMPLETE] > requests / 2, f"seed {seed}: {load.counts()}"
+    assert logs.tracebacks() == []
     assert max(mib for some in memory.values() for mib in some) < MOST_MIB

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
-from tests.e2e.chaos import eventually, pace
+from tests.e2e.chaos import Logs, eventually, pace
 from tests.e2e.ledger import Books, repeated
 from tests.e2e.load import Load, Order, Outcome, orders
 from tests.e2e.started import StartedGateway, runs
@@ -49,7 +49,7 @@ async def test_a_killed_store_costs_no_row_and_runs_no_job_twice(
 ):
     ready, books = gateway.ready, Books(gateway.ready)
     until_still(ready)
-    since, load = books.mark(), Load(ready.base_url, ready.api_key)
+    since, load, logs = books.mark(), Load(ready.base_url, ready.api_key), Logs(gateway)
     workers = ready.pids["worker"]
     async with pace(gateway, first_token_ms=20, tokens_per_second=40), asyncio.TaskGroup() as all_:
         all_.create_task(load.run(orders(300, random.Random(SEED)), per_second=PER_SECOND))
@@ -69,6 +69,7 @@ async def test_a_killed_store_costs_no_row_and_runs_no_job_twice(
     assert load.of(Outcome.LOST) == []
     assert verdict.is_clean, f"{verdict}\n{gateway.logs()}"
     assert again == []
+    assert logs.tracebacks() == []
     # No worker died, so nobody may have judged one by the silence of the outage.
     assert gateway.ready.pids["worker"] == workers
     assert verdict.statuses["lost"] == 0

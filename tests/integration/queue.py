@@ -54,7 +54,12 @@ class Queue:
 
     async def keys_left(self) -> set[bytes]:
         """All keys but the remembrance of what is done, and the streams and books themselves."""
-        lasting = {*self.keys.lanes.values(), self.keys.spend, self.keys.inboxes}
+        lasting = {
+            *self.keys.lanes.values(),
+            self.keys.spend,
+            self.keys.inboxes,
+            self.keys.boot,
+        }
         found = set(await self.client.call(b"KEYS", b"*"))
         return {key for key in found - lasting if b":done:" not in key and b":inbox" not in key}
 

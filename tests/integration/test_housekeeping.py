@@ -14,6 +14,7 @@ from shared.valkey import housekeeping
 from shared.valkey.housekeeping import Buried, Housekeeper
 from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.plain import plain_client
+from shared.valkey.processes import own_entry
 from tests.spend_rows import spend_row
 from workers.housekeeping import Housekeeping
 
@@ -77,16 +78,28 @@ async def test_an_upload_without_a_job_is_removed_once_it_has_been_quiet(
     assert await valkey.exists(KEYS.upload("coming"), KEYS.upload("running")) == 2
 
 
-async def test_quarantine_and_buried_jobs_are_kept_up_to_a_bound_the_newest_last(
+async def test_buried_jobs_are_kept_up_to_a_bound_and_quarantined_rows_for_good(
     keeper: Housekeeper, valkey: Valkey
 ) -> None:
     for at in range(1, 8):
-        await valkey.xadd(KEYS.spend_quarantine, {"r": str(at)}, id=f"{at}-0")
-    await valkey.xadd(KEYS.buried, {"r": "1"})
+        await valkey.xadd(KEYS.buried, {"r": str(at)}, id=f"{at}-0")
+        await valkey.xadd(KEYS.spend_quarantine, {"r": str(at)})
     assert await keeper.trim_kept(5) == 2
-    left = await valkey.xrange(KEYS.spend_quarantine)
+    left = await valkey.xrange(KEYS.buried)
     assert [entry for entry, _ in left] == [b"%d-0" % at for at in range(3, 8)]
-    assert await valkey.xlen(KEYS.buried) == 1
+    assert await valkey.xlen(KEYS.spend_quarantine) == 7
+
+
+async def test_processes_long_silent_are_taken_off_the_register(
+    keeper: Housekeeper, valkey: Valkey
+) -> None:
+    def entry(seen_at: float) -> bytes:
+        return own_entry("worker", started_at=0, now=seen_at).encode()
+
+    now = 10_000.0
+    await valkey.hset(KEYS.processes, mapping={"old": entry(now - 601), "new": entry(now - 5)})
+    assert await keeper.forget_processes(now) == 1
+    assert await valkey.hkeys(KEYS.processes) == [b"new"]
 
 
 async def test_only_entries_that_were_acknowledged_are_trimmed_from_the_spend_stream(

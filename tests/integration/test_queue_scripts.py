@@ -30,7 +30,9 @@ def ending(claim: Claim, *, frames: tuple[bytes, ...] = (), rows: tuple[bytes, .
 
 
 async def attempted(queue: Queue, claim: Claim, row: bytes = b"lost-row") -> bytes:
-    return await queue.lanes().attempt(queue.client, claim, row_id="row-1", row=row, ended=())
+    return await queue.lanes().attempt(
+        queue.client, claim, reply_to=INBOX, row_id="row-1", row=row, ended=()
+    )
 
 
 async def the_claim(queue: Queue) -> Claim:
@@ -84,7 +86,6 @@ async def test_admission_asked_again_lets_a_job_in_once_even_after_it_has_ended(
     [
         (QueueLimits(lane_capacity=1), "queue_full"),
         (QueueLimits(max_sealed_bytes=10), "queue_full"),
-        (QueueLimits(max_spend_backlog=2), "store_unavailable"),
     ],
 )
 async def test_admission_refuses_what_would_pass_a_bound(
@@ -96,6 +97,16 @@ async def test_admission_refuses_what_would_pass_a_bound(
     assert refused.value.code == code
     assert refused.value.retry_after
     assert len(await queue.claimed()) == 1
+
+
+async def test_admission_stops_while_every_job_could_still_write_its_rows(queue: Queue) -> None:
+    limits = QueueLimits(lane_capacity=2, max_spend_backlog=4 * 4 * 2 + 1)
+    (claim,) = [await the_claim(queue)]
+    await queue.admit(limits=limits)
+    await queue.poster.settle(queue.client, INBOX, [ending(claim, rows=(b"row",))])
+    with pytest.raises(Overloaded) as refused:
+        await queue.admit(limits=limits)
+    assert refused.value.code == "store_unavailable"
 
 
 async def test_claims_take_the_best_lanes_first_and_starve_none(queue: Queue) -> None:
@@ -112,7 +123,12 @@ async def test_an_attempt_writes_the_rows_of_those_that_ended_exactly_once(queue
     assert await attempted(queue, claim) == b"ok"
     for _ in range(2):  # a lost answer is asked again
         outcome = await queue.lanes().attempt(
-            queue.client, claim, row_id="row-2", row=b"second", ended=[("row-1", b"failed-row")]
+            queue.client,
+            claim,
+            reply_to=INBOX,
+            row_id="row-2",
+            row=b"second",
+            ended=[("row-1", b"failed-row")],
         )
         assert outcome == b"ok"
     assert await queue.spend_rows() == [b"failed-row"]
@@ -147,7 +163,7 @@ async def test_the_first_post_marks_a_job_as_spoken(queue: Queue) -> None:
     await attempted(queue, claim)
     post = Post(request_id=claim.request_id, token=claim.token, frame=b"frame")
     await queue.poster.post(queue.client, INBOX, [post])
-    await queue.lanes().heartbeat(queue.client, [claim], [b"17"])
+    await queue.lanes().heartbeat(queue.client, [(claim, INBOX, b"17")])
     (taken,) = await reclaimed(queue)
     assert taken.spoke
     assert taken.progress == b"17"
@@ -159,7 +175,7 @@ async def test_a_heartbeat_keeps_a_job_from_being_taken_over(queue: Queue) -> No
     await reclaimed(queue, "worker-1")  # waits until the server is old enough to judge
     (again,) = await reclaimed(queue, "worker-1")
     await asyncio.sleep(0.3)
-    assert await queue.lanes().heartbeat(queue.client, [again], [b""]) == [b"ok"]
+    assert await queue.lanes().heartbeat(queue.client, [(again, INBOX, b"0")]) == [b"ok"]
     taken = await queue.lanes("worker-2").reclaim(queue.client, "default", lease_ms=250, at_most=10)
     assert taken == []
 
@@ -170,7 +186,7 @@ async def test_cancelling_an_unattempted_job_removes_it_and_its_claim_is_void(
     claim = await the_claim(queue)
     assert await queue.admission.cancel(queue.client, claim.request_id, "default") == "removed"
     assert await attempted(queue, claim) == b"gone"
-    assert await queue.lanes().heartbeat(queue.client, [claim], [b""]) == [b"gone"]
+    assert await queue.lanes().heartbeat(queue.client, [(claim, INBOX, b"0")]) == [b"gone"]
     pending = await queue.client.call(b"XPENDING", queue.keys.lanes["default"], b"workers")
     assert pending[0] == 0
     assert await queue.client.call(b"GET", queue.keys.sealed_bytes) == b"0"
@@ -186,7 +202,7 @@ async def test_a_job_that_waits_too_long_is_removed_unless_a_worker_has_begun_it
     await attempted(queue, begun)
     assert await expire(waiting) == "removed"
     assert await expire(begun) == "running"
-    assert await queue.lanes().heartbeat(queue.client, [begun], [b""]) == [b"ok"]
+    assert await queue.lanes().heartbeat(queue.client, [(begun, INBOX, b"0")]) == [b"ok"]
 
 
 async def test_cancelling_a_running_job_tells_its_worker_and_leaves_a_flag(
@@ -211,8 +227,10 @@ async def test_cancelling_a_running_job_tells_its_worker_and_leaves_a_flag(
         async with asyncio.timeout(2):
             assert (await notices.get())[2] == b"cancel " + claim.request_id.encode()
         running.cancel()
-    assert await queue.lanes().heartbeat(queue.client, [claim], [b""]) == [b"cancelled"]
-    outcome = await queue.lanes().attempt(queue.client, claim, row_id="row-2", row=b"r", ended=())
+    assert await queue.lanes().heartbeat(queue.client, [(claim, INBOX, b"0")]) == [b"cancelled"]
+    outcome = await queue.lanes().attempt(
+        queue.client, claim, reply_to=INBOX, row_id="row-2", row=b"r", ended=()
+    )
     assert outcome == b"cancelled"
 
 
@@ -266,6 +284,22 @@ async def test_posting_to_an_inbox_nobody_leases_says_so_and_makes_no_stream(
             await asyncio.sleep(0.1)  # until the server is older than the lease
             await queue.client.call(b"DEL", queue.keys.inbox("nobody"))
     assert not await queue.client.call(b"EXISTS", queue.keys.inbox("nobody"))
+
+
+async def test_a_job_nobody_waits_for_is_not_sent_and_not_kept_running(queue: Queue) -> None:
+    claim = await the_claim(queue)
+    lanes = Lanes(queue.keys, "worker-1", inbox_lease_seconds=0.001)
+    await queue.client.call(b"DEL", queue.keys.inbox_lease(INBOX))
+
+    async def outcome() -> bytes:
+        return await lanes.attempt(
+            queue.client, claim, reply_to=INBOX, row_id="row-1", row=b"r", ended=()
+        )
+
+    assert await outcome() == b"ok"  # the server was never asked before: it may just have started
+    await asyncio.sleep(0.01)
+    assert await outcome() == b"cancelled"
+    assert await lanes.heartbeat(queue.client, [(claim, INBOX, b"0")]) == [b"cancelled"]
 
 
 async def test_a_job_given_back_is_delivered_anew_and_fences_every_older_claim(

@@ -20,7 +20,7 @@ class Attempt:
 
     def __init__(
         self, header: JobHeader, route: Route, *, tier: str, number: int, claimed_at: float,
-        clock: Clock,
+        input_estimate: int, clock: Clock,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._started = clock.monotonic()
@@ -50,6 +50,7 @@ class Attempt:
             status="lost",
             error_code="worker_lost",
             billed=False,
+            usage=Usage(input_tokens=input_estimate),  # what a lost call is metered by
             price=route.price,
             tags=header.tags,
             created_at=utc(header.admitted_at),
@@ -87,11 +88,9 @@ class Attempt:
     def upstream_seconds(self) -> float:
         return self._clock.monotonic() - self._started
 
-    def ended(
-        self, status: Status, *, error_code: str | None, billed: bool, input_estimate: int
-    ) -> SpendRow:
-        """The final row. `input_estimate` counts only where the provider reported no usage."""
-        usage, source = self._metered(billed, input_estimate)
+    def ended(self, status: Status, *, error_code: str | None, billed: bool) -> SpendRow:
+        """The final row."""
+        usage, source = self._metered(billed)
         now = self._clock.now()
         upstream_ms = self.upstream_seconds * 1000
         total_ms = (now - self.row.created_at.timestamp()) * 1000
@@ -111,12 +110,13 @@ class Attempt:
             overhead_ms=max(0.0, total_ms - upstream_ms - self.row.queue_ms),
         )
 
-    def _metered(self, billed: bool, input_estimate: int) -> tuple[Usage, UsageSource]:
+    def _metered(self, billed: bool) -> tuple[Usage, UsageSource]:
         if self.usage is not None:
             return self.usage, "provider"
         if not billed and not self.deltas:
             return Usage(), "none"
-        return Usage(input_tokens=input_estimate, output_tokens=self.output_seen), "estimated"
+        estimated = Usage(input_tokens=self.row.usage.input_tokens, output_tokens=self.output_seen)
+        return estimated, "estimated"
 
 
 def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) -> bytes:
@@ -125,7 +125,9 @@ def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) ->
     If the client got a part of the answer, it pays for what the last heartbeat counted.
     """
     row = decode_row(recorded)
-    usage = Usage(output_tokens=output_seen)
+    usage = Usage(input_tokens=row.usage.input_tokens, output_tokens=output_seen)
+    if not spoke:
+        usage = Usage()
     return encode_row(
         msgspec.structs.replace(
             row,
@@ -133,7 +135,7 @@ def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) ->
             error_code="worker_lost",
             billed=spoke,
             usage=usage,
-            usage_source="estimated" if output_seen else "none",
+            usage_source="estimated" if spoke else "none",
             cost_usd=row.price.cost(usage) if spoke else Decimal(0),
             ended_at=utc(clock.now()),
         )

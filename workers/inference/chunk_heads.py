@@ -71,7 +71,7 @@ class ChunkHead:
             members = msgspec.json.decode(head + b"[]}")
         except msgspec.DecodeError:
             return  # `choices` stands inside something else: not our pattern
-        if not {"id", "object", "model"} <= members.keys():
+        if not {"id", "object", "model", "choices"} <= members.keys():
             return
         del members["choices"]
         members.update(self._replacements)
@@ -84,9 +84,13 @@ class ChunkHead:
         if head is None or not event.startswith(head):
             return None
         tail = event[len(head) :]
+        if b"\n" in tail or b"\r" in tail:
+            return None  # white space in JSON, but the end of a line in an event stream
         try:
             rest = _decode_rest(b'{"choices":' + tail)
-        except msgspec.DecodeError:
+            if not tail.isascii():
+                tail.decode()  # what is passed over above is not checked there
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # broken, or of a shape we do not know: the ordinary way says which
         if not rest.is_plain:
             return None

@@ -54,6 +54,10 @@ class Catalogs(Protocol):
 
     async def routing(self, config_hash: str) -> Routing | None: ...
 
+    def is_off(self, provider: str) -> bool:
+        """Whether the catalog in force has switched a provider off."""
+        ...
+
 
 class Inference:
     """Everything the jobs of this process share."""
@@ -121,8 +125,10 @@ class ChatJob:
         self._open: Attempt | None = None
         self._route: Route | None = None
         self._recording: str | None = None
-        self._number = 0
+        self._number = len(held.claim.attempts)
         self._max_answer_bytes = 0
+        self._model_label = ""
+        self._input_estimate = 0
         self._flow = asyncio.Event()
         self._flow.set()
 
@@ -135,15 +141,17 @@ class ChatJob:
             for row_id, row in held.claim.attempts.items()
         )
         self._shared.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
-        if held.started_at > header.queue_deadline:
+        if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
         routing = await self._shared.catalogs.routing(header.config_hash)
         if routing is None:
             await self._recorder.give_back(held)
             return
         self._document = self._opened()
+        self._input_estimate = estimate_input_tokens(self._document)
         self._max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes(header.model, header.pinned_provider)
+        self._model_label = routing.label(header.model)
         held.on_pause, held.on_resume = self._flow.clear, self._flow.set
         await self._try(routes, model.tier)
 
@@ -159,6 +167,8 @@ class ChatJob:
         """Each route in turn, each as often as its retries allow; the last failure is told."""
         failure: GatewayError | None = None
         for route in routes:
+            if self._shared.catalogs.is_off(route.provider.name):
+                continue  # switched off since the job was admitted: that applies at once
             for attempt in range(1, route.retries.attempts + 1):
                 if not route.breaker.allows():
                     failure = failure or Overloaded(
@@ -174,7 +184,9 @@ class ChatJob:
                         break
                 else:
                     return
-        raise failure or Internal("The model has no provider.")
+        raise failure or Overloaded(
+            "No provider of the model is switched on.", code="model_unavailable"
+        )
 
     async def _may_go_on(self, failed: AttemptFailed, route: Route, attempt: int) -> bool:
         """Judges a failed attempt; True when the same route should be tried again."""
@@ -198,6 +210,7 @@ class ChatJob:
             tier=tier,
             number=self._number,
             claimed_at=self._held.started_at,
+            input_estimate=self._input_estimate,
             clock=self._clock,
         )
         self._route = route
@@ -338,12 +351,7 @@ class ChatJob:
     ) -> SpendRow:
         """The attempt's final row; from here on it is not open any more."""
         self._open = None
-        row = attempt.ended(
-            status,
-            error_code=error_code,
-            billed=billed,
-            input_estimate=self._input_estimate if attempt.usage is None else 0,
-        )
+        row = attempt.ended(status, error_code=error_code, billed=billed)
         self._measure(attempt, row)
         return row
 
@@ -402,11 +410,10 @@ class ChatJob:
 
     def _measure(self, attempt: Attempt, row: SpendRow) -> None:
         self._shared.meter.attempted(
-            row, upstream_seconds=attempt.upstream_seconds, ttft=attempt.ttft_seconds
+            row,
+            model=self._model_label,
+            upstream_seconds=attempt.upstream_seconds,
+            ttft=attempt.ttft_seconds,
         )
         if row.status == "completed":
             self._shared.meter.ended("completed")
-
-    @property
-    def _input_estimate(self) -> int:
-        return estimate_input_tokens(self._document)

@@ -24,7 +24,9 @@ class Meter:
     def ended(self, outcome: str) -> None:
         self._child(self._metrics.jobs, outcome).inc()
 
-    def attempted(self, row: SpendRow, *, upstream_seconds: float, ttft: float | None) -> None:
+    def attempted(
+        self, row: SpendRow, *, model: str, upstream_seconds: float, ttft: float | None
+    ) -> None:
         metrics, child = self._metrics, self._child
         child(metrics.attempts, row.provider, row.status).inc()
         child(metrics.upstream_seconds, row.provider).observe(upstream_seconds)
@@ -32,9 +34,9 @@ class Meter:
             child(metrics.ttft_seconds, row.provider).observe(ttft)
         usage = row.usage
         if usage.input_tokens:
-            child(metrics.tokens, row.model, "input").inc(usage.input_tokens)
+            child(metrics.tokens, model, "input").inc(usage.input_tokens)
         if usage.output_tokens:
-            child(metrics.tokens, row.model, "output").inc(usage.output_tokens)
+            child(metrics.tokens, model, "output").inc(usage.output_tokens)
 
 
 def _child(metric: Any, *labels: str) -> Any:

@@ -61,8 +61,13 @@ class Routing:
         found = self._known.get((model, pinned_provider))
         if found is None:
             found = self._find(model, pinned_provider)
-            self._known[model, pinned_provider] = found
+            if model in self.catalog.document.models:  # other names have no bound
+                self._known[model, pinned_provider] = found
         return found
+
+    def label(self, model: str) -> str:
+        """The model as a metric label: names outside the catalog are the client's to choose."""
+        return model if model in self.catalog.document.models else "unlisted"
 
     def _find(self, name: str, pinned_provider: str | None) -> tuple[Model, Sequence[Route]]:
         target = self.catalog.resolve(name)
@@ -110,6 +115,9 @@ def backoff(retries: Retries, attempt: int, asked: float | None) -> float:
 class Snapshots(Protocol):
     """Finds catalogs by their hash: the process's catalog watch."""
 
+    @property
+    def current(self) -> Catalog: ...
+
     async def by_hash(self, config_hash: str) -> Catalog | None: ...
 
 
@@ -145,6 +153,10 @@ class RoutingTable:
         routing = Routing(catalog, self._credentials, breakers=self._breakers, clock=self._clock)
         self._routings[config_hash] = routing
         return routing
+
+    def is_off(self, provider: str) -> bool:
+        found = self._snapshots.current.document.providers.get(provider)
+        return found is not None and not found.enabled
 
     def publish(self) -> None:
         for name, breaker in self._breakers.items():

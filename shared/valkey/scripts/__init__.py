@@ -10,21 +10,36 @@ from importlib.resources import files
 class Script:
     """One script, called by the SHA-1 of its text (EVALSHA)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, uses: str | None = None) -> None:
+        """`uses` names a file of functions, put between the script's first line and the rest."""
         self.name = name
-        self.text = (files(__package__) / f"{name}.lua").read_bytes()
+        self.text = _read(name)
+        if uses is not None:
+            flags, _, rest = self.text.partition(b"\n")
+            self.text = b"\n".join((flags, _read(uses), rest))
         # The protocol names scripts by SHA-1; nothing secret rests on it.
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
+def _read(name: str) -> bytes:
+    return (files(__package__) / f"{name}.lua").read_bytes()
+
+
+SERVER_AGE = "server_age"
+
 ADMIT = Script("admit.v1")
-ATTEMPT = Script("attempt.v1")
-POST = Script("post.v1")
+ATTEMPT = Script("attempt.v1", uses=SERVER_AGE)
+POST = Script("post.v1", uses=SERVER_AGE)
 SETTLE = Script("settle.v1")
 CANCEL = Script("cancel.v1")
 NOTIFY = Script("notify.v1")
-HEARTBEAT = Script("heartbeat.v1")
-RECLAIM = Script("reclaim.v1")
+HEARTBEAT = Script("heartbeat.v1", uses=SERVER_AGE)
+RECLAIM = Script("reclaim.v1", uses=SERVER_AGE)
 GIVE_BACK = Script("give_back.v1")
+BURY = Script("bury.v1")
+RENEW_INBOX = Script("renew_inbox.v1")
 
-ALL = (ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY, HEARTBEAT, RECLAIM, GIVE_BACK)
+ALL = (
+    *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
+    *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
+)

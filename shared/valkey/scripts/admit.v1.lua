@@ -2,18 +2,16 @@
 -- Admits one job, or says why not. Asked again with the same request id it changes nothing.
 -- KEYS: 1 lane  2 job  3 done  4 sealed-bytes  5 spend
 -- ARGV: 1 request id  2 header  3 sealed body  4 lane capacity  5 max sealed bytes
---       6 max spend backlog
+--       6 max spend backlog, less the rows that all jobs together may still add
 -- Returns the lane entry's id, or one of: duplicate, queue_full, memory_full, spend_backlog.
 -- Limits and holds belong here, between the capacity gates and the XADD: all or nothing.
 if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then
   return 'duplicate'
 end
-local running = redis.call('XLEN', KEYS[1])
-if running >= tonumber(ARGV[4]) then
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4]) then
   return 'queue_full'
 end
--- Each running job may still add its rows: they are counted before they exist.
-if redis.call('XLEN', KEYS[5]) + 2 * running >= tonumber(ARGV[6]) then
+if redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[6]) then
   return 'spend_backlog'
 end
 local size = #ARGV[3]

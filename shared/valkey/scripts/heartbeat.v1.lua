@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- Renews a worker's leases and stores how far each job has come.
--- KEYS: for each job: job, lane
--- ARGV: 1 consumer, then for each job: claim token, entry, progress ('' for none)
--- Returns for each job: ok, cancelled, gone (it has ended), or fenced (another worker has it).
+-- KEYS: 1 boot, then for each job: job, lane, inbox lease
+-- ARGV: 1 consumer  2 inbox lease seconds, then for each job: claim token, entry, progress (0 for
+--       none)
+-- Returns for each job: ok, cancelled (also when nobody is left to read the answer), gone (it has
+-- ended), or fenced (another worker has it).
 local results = {}
-for i = 1, #KEYS, 2 do
-  local at = 3 * (i - 1) / 2 + 2
+for i = 2, #KEYS, 3 do
+  local at = i + 1
   local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'cancelled')
   if not state[1] then
     results[#results + 1] = 'gone'
@@ -14,10 +16,11 @@ for i = 1, #KEYS, 2 do
   else
     -- JUSTID renews the idle time without counting a delivery.
     redis.call('XCLAIM', KEYS[i + 1], 'workers', ARGV[1], 0, ARGV[at + 1], 'JUSTID')
-    if ARGV[at + 2] ~= '' then
+    if ARGV[at + 2] ~= '0' then
       redis.call('HSET', KEYS[i], 'progress', ARGV[at + 2])
     end
-    results[#results + 1] = state[3] and 'cancelled' or 'ok'
+    local unread = redis.call('EXISTS', KEYS[i + 2]) == 0 and not is_young(KEYS[1], ARGV[2])
+    results[#results + 1] = (state[3] or unread) and 'cancelled' or 'ok'
   end
 end
 return results

@@ -1,11 +1,10 @@
 #!lua flags=allow-oom
 -- Takes over jobs whose worker has been silent for a whole lease, and fences that worker out.
--- KEYS: 1 lane
+-- KEYS: 1 lane  2 boot
 -- ARGV: 1 consumer  2 lease ms  3 at most how many  4 prefix of job keys (same slot)
 -- Returns for each job: entry, deliveries, the entry's fields, the job's state (HGETALL).
-local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
-if up * 1000 <= tonumber(ARGV[2]) + 1000 then
-  return {} -- idle time ran on while the server was down: nobody is judged by it
+if is_young(KEYS[2], ARGV[2] / 1000) then
+  return {}
 end
 local taken = {}
 local pending = redis.call('XPENDING', KEYS[1], 'workers', 'IDLE', ARGV[2], '-', '+', ARGV[3])

@@ -64,7 +64,7 @@ def results(*gateways: Round, held: int = 400) -> Results:
         seconds=1.0,
         rounds=rounds,
         held={
-            GATEWAY: Held(streams=held, at=figures(), first_failure=None, failed_at=None),
+            GATEWAY: Held(streams=held, at=None, first_failure=None, failed_at=None),
         },
     )
 
@@ -105,7 +105,7 @@ def test_a_wrong_answer_fails_the_run() -> None:
 def test_what_could_not_be_measured_fails_its_bar() -> None:
     nothing = results(a_round({"api": 0.1}, ok=0, chunks=0))
     assert math.isnan(ratio(nothing, CPU_BURST).median)
-    assert not Bar(label="", measured=math.nan, bound=1, at_least=True).passed
+    assert not Bar(label="", found=Spread.of([]), bound=1, at_least=True).passed
     assert not bars(nothing)[0].passed
 
 

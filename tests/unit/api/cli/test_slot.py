@@ -3,7 +3,7 @@
 from api.cli.slot import Backoff
 
 
-def test_a_long_life_is_followed_by_the_next_at_once():
+def test_a_life_of_a_second_is_followed_by_the_next_at_once():
     assert Backoff().after(1.0) == 0.0
 
 
@@ -18,3 +18,8 @@ def test_a_long_life_forgives_the_short_ones_before():
     backoff.after(0.2)
     assert backoff.after(30.0) == 0.0
     assert backoff.after(0.2) == 0.1
+
+
+def test_lives_of_a_second_are_forgiven_three_times_in_a_row():
+    backoff = Backoff()
+    assert [backoff.after(1.2) for _ in range(5)] == [0.0, 0.0, 0.0, 0.1, 0.2]

@@ -1,0 +1,234 @@
+"""Chunks rewritten by their head come out as those that were decoded and encoded whole."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shared.clock import StillClock
+from shared.job import JobHeader
+from shared.usage import Price
+from tests.unit.workers.jobs import a_header, an_attempt
+from workers.inference.attempt import Attempt
+from workers.inference.chat import ChatAnswer
+from workers.inference.chunk_heads import ChunkHead
+from workers.inference.upstream_errors import AttemptFailed
+
+HEAD = {"id": "gen-1", "object": "chat.completion.chunk", "created": 17, "model": "up/stream"}
+TEXTS = (
+    "",
+    "word",
+    " ",
+    "ünï ☃ 🌍",
+    'say "choices": now',
+    '"}],"choices":[{',
+    "\\",
+    "\n\r\t\0",
+    "\u2028",
+)
+ASKED = a_header(stream=True, include_usage=True, asked_model="asked")
+SEEDS = range(40)
+
+
+class Rewriter:
+    """A stream's answer and what it counted."""
+
+    def __init__(self, header: JobHeader = ASKED) -> None:
+        self.answer = ChatAnswer(header, provider_type="openai", clock=StillClock())
+        self.attempt: Attempt = an_attempt(header, price=Price())
+
+    def told(self, event: bytes) -> Any:
+        """The event for the client, decoded; None where it gets none; or the failure."""
+        try:
+            out = self.answer.chunk(event, self.attempt)
+        except AttemptFailed as failed:
+            return failed.error.message
+        if not out:
+            return None
+        assert out.startswith(b"data: ")
+        assert out.endswith(b"\n\n")
+        line = out[6:-2]
+        assert not set(line) & set(b"\r\n"), "an event for the client is one line"
+        return json.loads(line)
+
+    @property
+    def counted(self) -> tuple[object, ...]:
+        attempt = self.attempt
+        return attempt.deltas, attempt.characters, attempt.finish_reason, attempt.usage
+
+
+def taught(first: bytes) -> Rewriter:
+    rewriter = Rewriter()
+    rewriter.told(first)
+    return rewriter
+
+
+def dumps(document: object, style: int) -> bytes:
+    """As providers do: compact or spaced, escaped or not, some with white space around."""
+    if style == 0:
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    if style == 1:
+        return json.dumps(document).encode()
+    return b" " + json.dumps(document, separators=(",", ":")).encode() + b" "
+
+
+def plain(text: str = "word", **members: object) -> dict[str, object]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return {**HEAD, "choices": [choice], **members}
+
+
+def some_delta(rng: random.Random) -> dict[str, object]:
+    call = {"index": 0, "id": "call-1", "function": {"name": "f", "arguments": rng.choice(TEXTS)}}
+    members: dict[str, object] = {
+        "role": "assistant",
+        "content": rng.choice([*TEXTS, None]),
+        "reasoning_content": rng.choice([*TEXTS, None]),
+        "refusal": rng.choice(TEXTS),
+        "tool_calls": rng.choice([None, [call]]),
+        "provider_metadata": {"choices": [], "id": rng.choice(TEXTS)},
+    }
+    return {name: members[name] for name in members if rng.random() < 0.3}
+
+
+def some_choice(rng: random.Random) -> dict[str, object]:
+    entry = {"token": rng.choice(TEXTS), "logprob": -1.5e-7, "bytes": [1, 2]}
+    members: dict[str, object] = {
+        "index": 0,
+        "delta": some_delta(rng),
+        "logprobs": rng.choice([None, {"content": [entry], "refusal": None}]),
+        "finish_reason": rng.choice([None, None, "stop", "length"]),
+    }
+    return members if rng.random() < 0.9 else {"index": 0}
+
+
+def some_chunk(rng: random.Random) -> dict[str, object]:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    after: dict[str, object] = {
+        "usage": rng.choice([None, usage]),
+        "system_fingerprint": rng.choice(TEXTS),
+        "service_tier": "default",
+        "error": rng.choice([None, None, {"message": "died"}]),
+        "episode_id": "theirs",
+        "model": "another",
+    }
+    extras = {name: after[name] for name in after if rng.random() < 0.15}
+    choices = {"choices": [some_choice(rng) for _ in range(rng.choice([1, 1, 1, 1, 1, 0, 2]))]}
+    members = [HEAD, choices, extras]
+    if rng.random() < 0.1:
+        members.reverse()
+    return {name: value for part in members for name, value in part.items()}
+
+
+def some_events(rng: random.Random) -> Iterator[bytes]:
+    style = rng.randrange(3)
+    for _ in range(60):
+        yield dumps(some_chunk(rng), style)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_shape_of_chunk_comes_out_as_the_ordinary_way_makes_it(seed: int) -> None:
+    rng = random.Random(seed)
+    stream, style = taught(dumps(plain(), rng.randrange(3))), rng.randrange(3)
+    stream.told(dumps(plain(), style))
+    for event in some_events(rng):
+        ordinary = Rewriter()
+        before = stream.counted
+        assert stream.told(event) == ordinary.told(event), event
+        assert ordinary.counted[0] == stream.counted[0] - before[0], event  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_damaged_chunk_is_refused_by_both_ways_or_by_neither(seed: int) -> None:
+    rng = random.Random(seed)
+    sound = dumps(plain("ünï", logprobs=None, x={"y": ["é", 1.5]}), style=rng.randrange(2))
+    stream = taught(sound)
+    for _ in range(300):
+        event = damaged(sound, rng)
+        assert stream.told(event) == Rewriter().told(event), event
+        stream.told(sound)
+
+
+def damaged(event: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(event))
+    piece = rng.choice(
+        [b"", b'"', b"\\", b"{", b"}", b"]", b",", b"\xff", b"\n", b"\r", b"0", b" "]
+    )
+    return event[:at] + piece + event[at + rng.choice([0, 1, 1, 7]) :]
+
+
+def test_the_head_really_is_used_and_passes_the_rest_on_unchanged() -> None:
+    head = ChunkHead({"id": "ours", "model": "asked", "episode_id": "e"})
+    head.learn(dumps(plain(), 0))
+    event = dumps(plain("x", service_tier="default"), 0)
+    rewritten = head.rewrite(event)
+    assert rewritten is not None
+    out, choice = rewritten
+    assert choice.delta.content == "x"
+    assert out.endswith(event[event.index(b'"choices":') :] + b"\n\n")
+    assert json.loads(out[6:]) == {
+        **plain("x", service_tier="default"), "id": "ours", "model": "asked", "episode_id": "e",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+        {"error": {"message": "died"}},
+        {"id": "again"},
+        {"model": "again"},
+        {"episode_id": "again"},
+        {"object": "again"},
+    ],
+    ids=lambda members: next(iter(members)),
+)
+def test_what_somebody_must_look_at_takes_the_ordinary_way(members: dict[str, object]) -> None:
+    head = ChunkHead({"id": "ours"})
+    head.learn(dumps(plain(), 0))
+    again = json.dumps(members).encode()[1:]
+    assert head.rewrite(dumps(plain(), 0)[:-1] + b"," + again) is None
+
+
+def test_usage_null_does_not_keep_a_chunk_from_the_short_way() -> None:
+    head = ChunkHead({"id": "ours"})
+    head.learn(dumps(plain(usage=None), 0))
+    assert head.rewrite(dumps(plain("x", usage=None), 0)) is not None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"id":"a","object":"b","model":"c","x":{"choices":[]},"choices":[]}',
+        b'{"id":"a","object":"b","model":"c","x\\"choices":[],"choices":[]}',
+        b'{"choices":[],"id":"a","object":"b","model":"c"}',
+        b'{"id":"a","model":"c","choices":[]}',
+        b'{"id":"a","object":"b","model":"c"}',
+    ],
+    ids=["nested", "in a name", "first", "no object", "none"],
+)
+def test_a_chunk_of_another_pattern_teaches_nothing(event: bytes) -> None:
+    head = ChunkHead({"id": "ours"})
+    head.learn(event)
+    assert head.rewrite(event) is None
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"[" * 100_000,
+        b'[{"delta":{"content":"\xff"}}]}',
+        b'[{"delta":{},"x":"\xff"}]}',
+        b'[{"delta":\n{}}]}',
+        b'[{"delta":\r{}}]}',
+        b"[{}]}",
+        b"",
+    ],
+    ids=["deep", "not UTF-8", "not UTF-8 aside", "LF", "CR", "no delta", "cut"],
+)
+def test_what_could_harm_is_left_to_the_ordinary_way(tail: bytes) -> None:
+    head = ChunkHead({"id": "ours"})
+    sound = dumps(plain(), 0)
+    head.learn(sound)
+    assert head.rewrite(sound[: sound.index(b"[")] + tail) is None
