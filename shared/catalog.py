@@ -7,6 +7,7 @@ never in it: a provider names the environment variable that holds its key.
 import fnmatch
 import hashlib
 import tomllib
+from collections.abc import Iterator
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -30,7 +31,7 @@ class CatalogInvalid(Exception):
     """The document is not a catalog; the message says where and why."""
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Table(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
@@ -171,12 +172,20 @@ class Catalog:
     def from_toml(cls, text: str) -> "Catalog":
         """Raises CatalogInvalid with the line (syntax) or the path (meaning) of what is wrong."""
         try:
-            return cls(msgspec.convert(tomllib.loads(text, parse_float=Decimal), Document))
+            given = tomllib.loads(text, parse_float=Decimal)
+            document = msgspec.convert(given, Document)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
             raise CatalogInvalid(str(error)) from error
+        if unknown := list(_unknown(given, document)):
+            raise CatalogInvalid(f"unknown fields: {', '.join(unknown)}")
+        return cls(document)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "Catalog":
+        """From a snapshot. Another release may have written it: what we do not know is passed over.
+
+        Raises CatalogInvalid.
+        """
         try:
             return cls(msgspec.json.decode(text, type=Document))
         except msgspec.DecodeError as error:
@@ -223,6 +232,22 @@ def _unlisted(provider: str, upstream: str) -> Target:
 
 
 TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
+
+
+def _unknown(given: Any, read: Any, path: str = "") -> Iterator[str]:
+    """The paths of members that were given and do not exist: a typing error must not pass."""
+    if isinstance(read, msgspec.Struct):
+        for name, value in given.items():
+            if name not in read.__struct_fields__:
+                yield f"{path}{name}"
+            else:
+                yield from _unknown(value, getattr(read, name), f"{path}{name}.")
+    elif isinstance(read, dict):
+        for name, value in given.items():
+            yield from _unknown(value, read[name], f"{path}{name}.")
+    elif isinstance(read, list):
+        for at, (value, item) in enumerate(zip(given, read, strict=True)):
+            yield from _unknown(value, item, f"{path}{at}.")
 
 
 def _check(document: Document) -> None:

@@ -1,0 +1,117 @@
+"""The catalog: what it accepts, what it refuses and why, and how names resolve in it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import shared
+from shared.catalog import Catalog, CatalogInvalid
+
+SIM = """
+[providers.sim]
+base_url = "http://sim/v1"
+api_key_env = "KEY"
+[providers.near]
+type = "near"
+base_url = "http://near/v1"
+api_key_env = "KEY"
+[models.echo]
+providers = [{ provider = "sim", upstream_model = "sim/echo" }]
+[models.off]
+active = false
+providers = [{ provider = "sim", upstream_model = "sim/off" }]
+[[detection]]
+pattern = "gpt-*"
+provider = "sim"
+"""
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog.from_toml(SIM)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[providers.p]\nbase_url = = 1", "line 2"),
+        ("[providers.p]\ntypo = 1", "providers.p.typo"),
+        ("[queue]\nlane_capacity = 'many'", "queue.lane_capacity"),
+        ("[models.m]\nproviders = []", "models.m"),
+        ("[models.m]\nproviders = [{ provider = 'x', upstream_model = 'y' }]", "no provider 'x'"),
+        ("[queue]\nmax_spend_backlog = 10", "max_spend_backlog"),
+        (
+            SIM + "[models.t]\ntier = 'TEE'\n"
+            "providers = [{ provider = 'sim', upstream_model = 'y' }]",
+            "not of tier TEE",
+        ),
+        (
+            SIM + "[models.t]\nproviders = [{ provider = 'sim', upstream_model = 'y', prise = 1 }]",
+            "models.t.providers.0.prise",
+        ),
+    ],
+)
+def test_a_bad_catalog_is_refused_with_the_place_and_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(CatalogInvalid, match=reason):
+        Catalog.from_toml(text)
+
+
+def test_a_snapshot_of_another_release_is_read_all_the_same(catalog: Catalog) -> None:
+    document = msgspec.json.decode(catalog.to_json())
+    document["later"] = 1
+    document["providers"]["sim"]["later"] = 2
+    assert Catalog.from_json(msgspec.json.encode(document)).hash == catalog.hash
+
+
+def test_the_hash_names_the_meaning_not_the_text(catalog: Catalog) -> None:
+    assert Catalog.from_toml("# a comment\n" + SIM).hash == catalog.hash
+    assert Catalog.from_toml(SIM.replace("sim/echo", "sim/other")).hash != catalog.hash
+    assert Catalog.from_json(catalog.to_json()).hash == catalog.hash
+
+
+@pytest.mark.parametrize(
+    ("selector", "name", "pinned"),
+    [
+        ("echo", "echo", None),
+        ("ollm::model_name::echo", "echo", None),
+        ("sim:any/model", "sim:any/model", "sim"),
+        ("sim/any:model", "sim:any:model", "sim"),
+        ("gpt-4o", "sim:gpt-4o", "sim"),
+    ],
+)
+def test_a_selector_resolves(
+    catalog: Catalog, selector: str, name: str, pinned: str | None
+) -> None:
+    target = catalog.resolve(selector)
+    assert target is not None
+    assert (target.name, target.pinned_provider) == (name, pinned)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "",
+        "off",
+        "nothing",
+        "nobody:model",
+        "sim:",
+        "ollm::model_name::gpt-4o",
+        "ollm::model_name::",
+    ],
+)
+def test_a_selector_that_names_nothing_resolves_to_nothing(catalog: Catalog, selector: str) -> None:
+    assert catalog.resolve(selector) is None
+
+
+def test_the_default_catalog_is_sound_and_holds_the_simulators_models() -> None:
+    default = Catalog.from_toml((Path(shared.__file__).parent / "gateway.toml").read_text())
+    for name, tier in {
+        "sim_echo": "",
+        "near_sim_chat": "TEE",
+        "phala_sim_chat": "TEE",
+        "vercel_sim_chat": "ZDR",
+    }.items():
+        target = default.resolve(name)
+        assert target is not None
+        assert target.model.tier == tier
