@@ -31,15 +31,16 @@ class Cell:
     name: str
     connections: int
     least: int
-    """Requests, so that a slow subject still gives a median."""
+    """Requests, however slow the subject is: for a median, and so that what a gateway does anyway
+    while it lingers stays a small share of each."""
     stream: bool = False
     interval_ms: float = 0.0
     per_second: float | None = None
 
 
-ONE = Cell(name="one", connections=1, least=40)
-MANY = Cell(name="many", connections=64, least=256)
-BURST = Cell(name="burst", connections=32, least=64, stream=True)
+ONE = Cell(name="one", connections=1, least=400)
+MANY = Cell(name="many", connections=64, least=4000)
+BURST = Cell(name="burst", connections=32, least=1000, stream=True)
 PACED = Cell(
     name="paced",
     connections=400,

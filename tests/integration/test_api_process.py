@@ -243,7 +243,9 @@ async def test_a_broken_or_endless_head_is_a_400_of_ours(process):
         assert b'"type":"invalid_request_error"' in answer
 
 
-async def test_a_drain_serves_who_had_reached_it_waits_for_what_runs_and_exits_well(environment, keys):
+async def test_a_drain_serves_who_had_reached_it_waits_for_what_runs_and_exits_well(
+    environment, keys
+):
     key, _ = await keys.create()
     chat = {"model": "sim_echo", "messages": [{"role": "user", "content": "x"}]}
     async with (

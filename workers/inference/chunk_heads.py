@@ -16,11 +16,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Delta(msgspec.Struct):
+    """Text. A member typed None is absent or null here; anything else is left to the ordinary way."""
+
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: None = None
 
 
 class Choice(msgspec.Struct):
@@ -32,21 +34,12 @@ class Rest(msgspec.Struct):
     """A chunk from `choices` on. Members that the head is to have must not come again here."""
 
     choices: list[Choice]
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
-    id: msgspec.Raw | None = None
-    object: msgspec.Raw | None = None
-    model: msgspec.Raw | None = None
-    episode_id: msgspec.Raw | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Text for one choice and nothing else that anybody must look at."""
-        return len(self.choices) == 1 and (
-            None
-            is (self.usage or self.error or self.id or self.object or self.model or self.episode_id)
-            is self.choices[0].delta.tool_calls
-        )
+    usage: None = None
+    error: None = None
+    id: None = None
+    object: None = None
+    model: None = None
+    episode_id: None = None
 
 
 _decode_rest = msgspec.json.Decoder(Rest).decode
@@ -92,6 +85,6 @@ class ChunkHead:
                 tail.decode()  # what is passed over above is not checked there
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # broken, or of a shape we do not know: the ordinary way says which
-        if not rest.is_plain:
+        if len(rest.choices) != 1:
             return None
         return self._leaves + tail + b"\n\n", rest.choices[0]
