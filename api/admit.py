@@ -4,7 +4,8 @@ import asyncio
 
 import structlog
 
-from api.inbox import Inbox, Waiter, Word
+from api.inbox import Inbox
+from api.waiter import Waiter, Word
 from shared.catalog import QueueLimits
 from shared.clock import Clock
 from shared.errors import Overloaded, TimedOut

@@ -1,19 +1,14 @@
-"""The API process's inbox: one reader per shard, handing replies to the requests that wait.
-
-A waiter takes frames in order. Repeats are dropped by number; a gap, or a second claim after the
-first reply, ends it as failed, so that a stream with a hole can never look complete.
-"""
+"""The API process's inbox: one reader per shard, handing replies to the requests that wait."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal
 
 import structlog
 
+from api.waiter import Waiter, Word
 from shared.clock import Clock
-from shared.errors import ErrorBody, GatewayError, Internal, Overloaded, TimedOut, UpstreamFailed
+from shared.errors import Internal, Overloaded, TimedOut
 from shared.job import JobHeader
-from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
 from shared.seal import Seal
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.inbox import InboxStream
@@ -21,14 +16,6 @@ from shared.valkey.keys import ShardKeys
 
 BLOCK_MS = 1000
 CONNECT_SECONDS = 1.0
-PAUSE_BYTES = 256 << 10
-"""A client this far behind: its worker stops reading from the provider …"""
-RESUME_BYTES = 64 << 10
-"""… until this little is left."""
-MAX_BUFFERED_BYTES = 1 << 20
-"""A client this far behind all the same is dropped: buffers must stay bounded."""
-KEEP_ALIVE_SECONDS = 15.0
-KEEP_ALIVE = b": keep-alive\n\n"
 SWEEP_SECONDS = 0.5
 LATE_SECONDS = 1.0
 """Past the time a job may wait: its worker says so first, if there is one."""
@@ -36,133 +23,6 @@ GRACE_SECONDS = 5.0
 """Past a job's deadline: its worker answers first, with more to say than we can."""
 
 log = structlog.get_logger()
-
-Word = Literal["pause", "resume"]
-
-
-class Waiter:
-    """One request's replies: in order, whole, or failed."""
-
-    __slots__ = (
-        "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
-        "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
-        "quiet_since", "request_id", "settled", "streaming", "waits_until",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        request_id: str,
-        *,
-        lane: str,
-        seal: Seal,
-        waits_until: float,
-        give_up_at: float,
-        on_word: Callable[[str, Word], None],
-    ) -> None:
-        self.request_id = request_id
-        self.lane = lane
-        self.waits_until = waits_until
-        """Epoch seconds: a job nobody has begun by then is taken out of its lane."""
-        self.give_up_at = give_up_at
-        self.answer: Answer | None = None
-        self.error: ErrorBody | None = None
-        self.parts: list[bytes] = []
-        self.buffered = 0
-        self.ended = False
-        self.settled = False
-        """The job has ended on the worker's side too: there is nothing to cancel."""
-        self.left = False
-        """The client closed the connection while it waited."""
-        self.streaming = False
-        self.quiet_since = 0.0
-        self._claim = 0
-        self._expected = 1
-        self._loop = asyncio.get_running_loop()
-        self._on_word = on_word
-        self._paused = False
-        self._seal = seal
-        self._wake: asyncio.Future[None] | None = None
-
-    async def changed(self) -> None:
-        """Waits until there is something to take. The inbox bounds this wait by `give_up_at`."""
-        if self.parts or self.ended or self.left:
-            return
-        self._wake = self._loop.create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
-
-    def take(self) -> bytes:
-        """Everything that has gathered, joined."""
-        parts, self.parts = self.parts, []
-        self.buffered = 0
-        if self._paused:
-            self._paused = False
-            self._on_word(self.request_id, "resume")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def feed(self, frame: bytes) -> None:
-        kind, number, claim, sealed = unpack_frame(frame)
-        if self.ended or (kind != Kind.FAILED and self._is_out_of_order(number, claim)):
-            return
-        bound_to = b"reply:%b:%d" % (self.request_id.encode(), number)
-        self._accept(kind, self._seal.open(sealed, bound_to))
-
-    def _is_out_of_order(self, number: int, claim: int) -> bool:
-        if number < self._expected and claim == self._claim:
-            return True  # a repeat: its post was sent again
-        if number != self._expected or (self._claim and claim != self._claim):
-            self.fail(UpstreamFailed("A part of the answer was lost.", code="stream_interrupted"))
-            return True
-        self._claim = claim
-        self._expected += 1
-        return False
-
-    def _accept(self, kind: int, payload: bytes) -> None:
-        if kind == Kind.WHOLE:
-            self.answer = decode_answer(payload)
-            self.ended = self.settled = True
-        elif kind == Kind.FAILED:
-            self.error = decode_error(payload)
-            self.ended = self.settled = True
-        else:
-            self._add(payload)
-            if kind == Kind.END:
-                self.ended = self.settled = True
-        self._notify()
-
-    def _add(self, payload: bytes) -> None:
-        self.parts.append(payload)
-        self.buffered += len(payload)
-        self.quiet_since = self._loop.time()
-        if self.buffered > MAX_BUFFERED_BYTES:
-            self.parts.clear()
-            self.fail(Overloaded("The client reads too slowly.", code="client_too_slow"))
-        elif self.buffered > PAUSE_BYTES and not self._paused:
-            self._paused = True
-            self._on_word(self.request_id, "pause")
-
-    def leave(self) -> None:
-        self.left = True
-        self._notify()
-
-    def fail(self, error: GatewayError) -> None:
-        if not self.ended:
-            self.error = error.body()
-            self.ended = True
-            self._notify()
-
-    def keep_alive(self, now: float) -> None:
-        """A comment for a stream that has been quiet, so that nothing between closes it."""
-        if self.streaming and not self.ended and now - self.quiet_since > KEEP_ALIVE_SECONDS:
-            self.quiet_since = now
-            self.parts.append(KEEP_ALIVE)
-            self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
 
 
 class Inbox:

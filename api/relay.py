@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from api.admit import Gate
 from api.http_protocol import CLIENT_LEFT, ON_CLIENT_LEFT
-from api.inbox import Waiter
 from api.problems import send_error
+from api.waiter import Waiter
 from shared.clock import Clock
 from shared.errors import ErrorBody
 from shared.job import JobHeader

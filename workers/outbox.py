@@ -66,7 +66,7 @@ class Outbox:
 
     def post(self, held: HeldJob, data: bytes) -> None:
         """Adds bytes of a stream."""
-        if held.lost or not data:
+        if held.lost or held.ending or not data:
             return
         held.deltas.append(data)
         held.delta_bytes += len(data)

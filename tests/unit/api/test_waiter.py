@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from api.inbox import MAX_BUFFERED_BYTES, PAUSE_BYTES, Waiter
+from api.waiter import MAX_BUFFERED_BYTES, PAUSE_BYTES, Waiter
 from shared.errors import ErrorBody
 from shared.reply import Answer, Kind, encode_answer, encode_error, pack_frame
 from shared.seal import Seal, SealBroken
