@@ -16,7 +16,12 @@ from workers.inference.chat import ChatAnswer
 from workers.inference.chunk_heads import ChunkHead
 from workers.inference.upstream_errors import AttemptFailed
 
-HEAD = {"id": "gen-1", "object": "chat.completion.chunk", "created": 17, "model": "up/stream"}
+HEAD: dict[str, object] = {
+    "id": "gen-1",
+    "object": "chat.completion.chunk",
+    "created": 17,
+    "model": "up/stream",
+}
 TEXTS = (
     "",
     "word",
@@ -114,8 +119,10 @@ def some_chunk(rng: random.Random) -> dict[str, object]:
         "model": "another",
     }
     extras = {name: after[name] for name in after if rng.random() < 0.15}
-    choices = {"choices": [some_choice(rng) for _ in range(rng.choice([1, 1, 1, 1, 1, 0, 2]))]}
-    members = [HEAD, choices, extras]
+    choices: dict[str, object] = {
+        "choices": [some_choice(rng) for _ in range(rng.choice([1, 1, 1, 1, 1, 0, 2]))]
+    }
+    members: list[dict[str, object]] = [HEAD, choices, extras]
     if rng.random() < 0.1:
         members.reverse()
     return {name: value for part in members for name, value in part.items()}
