@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from api.joined_writes import joined
 from api.problems import JSON, encode_error
 from shared.errors import ErrorBody, InvalidRequest
 from shared.ids import dashed, new_id
@@ -43,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(joined(transport))
         # uvicorn cancels this timer with the first byte, like that of a kept-alive connection.
         self.timeout_keep_alive_task = self.loop.call_later(
             FIRST_BYTE_SECONDS, self.timeout_keep_alive_handler

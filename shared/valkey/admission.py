@@ -1,9 +1,14 @@
 """Admission: one call that lets a job in, all or nothing; and its opposite, cancelling."""
 
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 from shared.catalog import QueueLimits
 from shared.errors import Overloaded
 from shared.job import JobHeader, encode_header
-from shared.valkey.client import Client
+from shared.valkey.client import Client, Word
+from shared.valkey.gather import Gatherer
 from shared.valkey.keys import ShardKeys
 from shared.valkey.scripts import ADMIT, CANCEL, NOTIFY
 
@@ -21,11 +26,18 @@ REFUSALS = {
 }
 
 
+class _Asked(NamedTuple):
+    header: JobHeader
+    sealed_body: bytes
+    limits: QueueLimits
+
+
 class Admission:
     """Talks to one shard."""
 
     def __init__(self, keys: ShardKeys) -> None:
         self.keys = keys
+        self._gatherer: Gatherer[_Asked] = Gatherer(self._send)
 
     async def admit(
         self, client: Client, header: JobHeader, sealed_body: bytes, limits: QueueLimits
@@ -34,29 +46,24 @@ class Admission:
 
         May be repeated with the same request id: a job is never let in twice.
         """
-        keys = self.keys
-        answer: bytes = await client.script(
-            ADMIT,
-            (
-                keys.lanes[header.lane],
-                keys.job(header.request_id),
-                keys.done(header.request_id),
-                keys.sealed_bytes,
-                keys.spend,
-            ),
-            (
-                header.request_id,
-                encode_header(header),
-                sealed_body,
-                limits.lane_capacity,
-                limits.max_sealed_bytes,
-                limits.admit_below_backlog,
-            ),
-        )
+        answer: bytes = await self._gatherer.ask(client, _Asked(header, sealed_body, limits))
         refusal = REFUSALS.get(answer)
         if refusal is not None:
             raise Overloaded(refusal.message, code=refusal.code)
         return "duplicate" if answer == b"duplicate" else "admitted"
+
+    def _send(self, client: Client, asked: Sequence["_Asked"]) -> asyncio.Future[Any]:
+        """All of one loop turn are judged by the same limits: those of the last one asked."""
+        limits, own = asked[-1].limits, self.keys
+        keys = [own.spend, own.sealed_bytes]
+        args: list[Word] = [
+            limits.lane_capacity, limits.max_sealed_bytes, limits.admit_below_backlog,
+        ]  # fmt: skip
+        for one in asked:
+            request_id = one.header.request_id
+            keys += (own.lanes[one.header.lane], own.job(request_id), own.done(request_id))
+            args += (request_id, encode_header(one.header), one.sealed_body)
+        return client.script(ADMIT, keys, args)
 
     async def cancel(
         self, client: Client, request_id: str, lane: str, *, only_waiting: bool = False

@@ -12,6 +12,7 @@ import msgspec
 
 from shared.job import LANES, JobHeader, decode_header
 from shared.valkey.client import Client, CommandRefused, Word
+from shared.valkey.gather import Gatherer
 from shared.valkey.keys import WORKERS_GROUP, ShardKeys
 from shared.valkey.scripts import ATTEMPT, BURY, GIVE_BACK, HEARTBEAT, RECLAIM
 
@@ -49,6 +50,9 @@ class Lanes:
         self._worker = worker.encode()
         self._names = {key: lane for lane, key in keys.lanes.items()}
         self._first_token = b"1:" + self._worker
+        self._attempts: Gatherer[tuple[Sequence[bytes], Sequence[Word]]] = Gatherer(
+            self._send_attempts
+        )
 
     async def ensure_groups(self, client: Client) -> None:
         """Makes the groups at the beginning of each lane, so that no earlier job is missed."""
@@ -117,20 +121,23 @@ class Lanes:
 
         Cancelled it is also when nobody is left to read the answer: no inbox, no call.
         """
-        args: list[Word] = [claim.token, claim.entry, row_id, row, self._inbox_lease_seconds]
+        args: list[Word] = [claim.token, claim.entry, row_id, row, 0]
         for ended_id, ended_row in ended:
             args += (ended_id, ended_row)
-        answer: bytes = await client.script(
-            ATTEMPT,
-            (
-                self.keys.job(claim.request_id),
-                self.keys.spend,
-                self.keys.inbox_lease(reply_to),
-                self.keys.boot,
-            ),
-            args,
-        )
+        args[4] = (len(args) - 5) // 2
+        keys = (self.keys.job(claim.request_id), self.keys.inbox_lease(reply_to))
+        answer: bytes = await self._attempts.ask(client, (keys, args))
         return answer
+
+    def _send_attempts(
+        self, client: Client, asked: Sequence[tuple[Sequence[bytes], Sequence[Word]]]
+    ) -> asyncio.Future[Any]:
+        keys = [self.keys.spend, self.keys.boot]
+        args: list[Word] = [self._inbox_lease_seconds]
+        for own_keys, own_args in asked:
+            keys += own_keys
+            args += own_args
+        return client.script(ATTEMPT, keys, args)
 
     async def heartbeat(
         self, client: Client, beats: Sequence[tuple[Claim, str, bytes]]

@@ -8,9 +8,10 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import cycle, islice, product
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,8 @@ FAULTS = (
     "sim_fault_bad_content_type",
 )
 """Models that never give a complete answer."""
+UNENDED = "sim_fault_no_done"
+"""Its streams lack their [DONE]; its whole answers are whole."""
 MENDED = ("sim_fault_flaky", "sim_fault_no_usage", "sim_fallback")
 """Models whose fault the gateway makes good: the client gets a whole answer."""
 
@@ -64,7 +67,7 @@ class Order:
 
     @property
     def must_fail(self) -> bool:
-        return self.model in FAULTS
+        return self.model in FAULTS or (self.stream and self.model == UNENDED)
 
     def body(self) -> bytes:
         message = {"role": "user", "content": self.text}
@@ -103,9 +106,10 @@ def orders(
     cancel_within: float = 0.6,
 ) -> list[Order]:
     """A mixture with exact shares, in random order: half streams, and the given parts."""
-    models = _share(count, faults, FAULTS, rng) + _share(count, mended, MENDED, rng)
-    models += [rng.choice(ECHOES) for _ in range(count - len(models))]
-    rng.shuffle(models)
+    faulty = _share(round(count * faults), (*FAULTS, UNENDED))
+    healed = _share(round(count * mended), MENDED)
+    kinds = faulty + healed + _share(count - len(faulty) - len(healed), ECHOES)
+    rng.shuffle(kinds)
     leaving = set(rng.sample(range(count), round(count * cancelled)))
     return [
         Order(
@@ -113,16 +117,16 @@ def orders(
             model=model,
             # The number makes each text its own: an answer to another request is not an echo.
             text=" ".join([f"n{number}", *rng.choices(WORDS, k=rng.randint(24, 60))]),
-            stream=rng.random() < 0.5,
+            stream=stream,
             cancel_after=rng.uniform(0, cancel_within) if number in leaving else None,
         )
-        for number, model in enumerate(models)
+        for number, (model, stream) in enumerate(kinds)
     ]
 
 
-def _share(count: int, part: float, kinds: Iterable[str], rng: random.Random) -> list[str]:
-    kinds = list(kinds)
-    return [rng.choice(kinds) for _ in range(round(count * part))]
+def _share(count: int, models: Sequence[str]) -> list[tuple[str, bool]]:
+    """Each model as often as the others, and as a stream as often as whole."""
+    return list(islice(cycle(product(models, (True, False))), count))
 
 
 class Load:

@@ -15,7 +15,7 @@ import httpx
 import redis
 
 from tests.e2e.chaos import pace
-from tests.e2e.load import ECHOES, FAULTS, MENDED, Load, Order, Outcome
+from tests.e2e.load import ECHOES, FAULTS, MENDED, UNENDED, Load, Order, Outcome
 from tests.e2e.started import StartedGateway
 from tests.e2e.stillness import until_still
 
@@ -40,7 +40,7 @@ async def speak(gateway: StartedGateway, canary: str) -> None:
     """Says the canary in every way a request can go."""
     load = Load(gateway.ready.base_url, gateway.ready.api_key)
     text = " ".join([canary, *(f"w{n:03d}" for n in range(60)), canary])
-    models = [*ECHOES, *FAULTS, *MENDED, *QUOTING]
+    models = [*ECHOES, *FAULTS, UNENDED, *MENDED, *QUOTING]
     wanted = [
         Order(number=n, model=model, text=text, stream=stream, cancel_after=cancel_after)
         for n, (model, stream, cancel_after) in enumerate(

@@ -67,10 +67,10 @@ class Attempt:
         """The row as it stands if this worker dies now."""
         return encode_row(self.row)
 
-    def content_arrived(self, characters: int) -> None:
+    def content_arrived(self, characters: int, *, deltas: int = 1) -> None:
         if self._first_content is None:
             self._first_content = self._clock.monotonic()
-        self.deltas += 1
+        self.deltas += deltas
         self.characters += characters
 
     def usage_arrived(self, usage: Usage) -> None:

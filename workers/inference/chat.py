@@ -4,6 +4,7 @@
 it. The upstream is always asked for usage; the client sees a usage chunk only if it asked.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from shared.ids import dashed
 from shared.job import JobHeader
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
-from workers.inference.chunk_heads import ChunkHead
+from workers.inference.chunk_heads import Choice, ChunkHead
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
@@ -92,21 +93,37 @@ class ChatAnswer:
 
     # ---- streamed
 
-    def chunk(self, event: bytes, attempt: Attempt) -> bytes:
-        """One event for the client, or nothing. Raises AttemptFailed on an error event."""
-        rewritten = self._head.rewrite(event)
-        if rewritten is None:
-            return self._decoded_chunk(decode(event), attempt, event)
-        out, choice = rewritten
-        delta = choice.delta
-        if choice.finish_reason:
-            attempt.finish_reason = choice.finish_reason
-        length = len(
-            delta.content or delta.reasoning_content or delta.reasoning or delta.refusal or ""
-        )
-        if length:
-            attempt.content_arrived(length)
-        return out
+    def chunks(self, events: Sequence[bytes], attempt: Attempt) -> Iterator[bytes]:
+        """What the client gets for these events. Raises AttemptFailed at an error event."""
+        at = 0
+        while at < len(events):
+            end = self._head.run(events, at)
+            rewritten = self._head.rewrite(events[at:end]) if end > at else None
+            if rewritten is None:
+                end = max(end, at + 1)
+                for event in events[at:end]:
+                    yield self._decoded_chunk(decode(event), attempt, event)
+            else:
+                out, choices = rewritten
+                self._count_choices(choices, attempt)
+                yield out
+            at = end
+
+    def _count_choices(self, choices: Sequence[Choice], attempt: Attempt) -> None:
+        deltas = characters = 0
+        for choice in choices:
+            delta = choice.delta
+            length = len(delta.content or "")
+            for text in (delta.reasoning_content, delta.reasoning, delta.refusal):
+                if text:
+                    length += len(text)
+            if length:
+                deltas += 1
+                characters += length
+            if choice.finish_reason:
+                attempt.finish_reason = choice.finish_reason
+        if deltas:
+            attempt.content_arrived(characters, deltas=deltas)
 
     def _decoded_chunk(self, document: Any, attempt: Attempt, raw: bytes) -> bytes:
         if not isinstance(document, dict) or document.get("error"):

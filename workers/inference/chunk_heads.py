@@ -6,11 +6,13 @@ follows is decoded, to check and count it, and is passed on unchanged. Whatever 
 pattern (usage, errors, other members, another order) is left to the ordinary way.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 CHOICES = b'"choices":'
+USAGE = b'"usage":{'
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +44,7 @@ class Rest(msgspec.Struct):
     episode_id: None = None
 
 
-_decode_rest = msgspec.json.Decoder(Rest).decode
+_decode_rests = msgspec.json.Decoder(list[Rest]).decode
 
 
 class ChunkHead:
@@ -71,20 +73,31 @@ class ChunkHead:
         self._comes = head
         self._leaves = b"data: " + _encode(members)[:-1] + b"," + CHOICES
 
-    def rewrite(self, event: bytes) -> tuple[bytes, Choice] | None:
-        """The event for the client and its choice; None when the ordinary way must be taken."""
-        head = self._comes
-        if head is None or not event.startswith(head):
-            return None
-        tail = event[len(head) :]
-        if b"\n" in tail or b"\r" in tail:
+    def run(self, events: Sequence[bytes], start: int) -> int:
+        """Where the chunks end that begin with the known head, from `start` on."""
+        head, end = self._comes, start
+        if head is not None:
+            while end < len(events) and events[end].startswith(head) and USAGE not in events[end]:
+                end += 1
+        return end
+
+    def rewrite(self, events: Sequence[bytes]) -> tuple[bytes, list[Choice]] | None:
+        """Chunks of one run, for the client, and the choice of each, decoded all at once.
+
+        None when any of them must take the ordinary way.
+        """
+        at = len(self._comes or b"")
+        tails = [event[at:] for event in events]
+        text = b'[{"choices":' + b',{"choices":'.join(tails) + b"]"
+        if b"\n" in text or b"\r" in text:
             return None  # white space in JSON, but the end of a line in an event stream
         try:
-            rest = _decode_rest(b'{"choices":' + tail)
-            if not tail.isascii():
-                tail.decode()  # what is passed over above is not checked there
+            rests = _decode_rests(text)
+            if not text.isascii():
+                text.decode()  # what is passed over above is not checked there
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # broken, or of a shape we do not know: the ordinary way says which
-        if len(rest.choices) != 1:
+        choices = [choice for rest in rests for choice in rest.choices]
+        if not len(rests) == len(choices) == len(tails):
             return None
-        return self._leaves + tail + b"\n\n", rest.choices[0]
+        return self._leaves + (b"\n\n" + self._leaves).join(tails) + b"\n\n", choices

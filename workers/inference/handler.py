@@ -37,6 +37,7 @@ MAX_ERROR_BODY_BYTES = 64 << 10
 REST_SECONDS = 0.25
 """After [DONE]: time for the body to end, so that the connection can be used again."""
 EVENT_STREAM = "text/event-stream"
+DONE_EVENT = b"[DONE]"
 
 log = structlog.get_logger()
 
@@ -303,25 +304,25 @@ class ChatJob:
             "retry",
         )
 
-    def _relay_events(self, data: list[bytes], answer: ChatAnswer, attempt: Attempt) -> bool:
+    def _relay_events(self, events: list[bytes], answer: ChatAnswer, attempt: Attempt) -> bool:
         """Posts what the events say; True when the stream is complete and settled."""
-        out = []
-        for event in data:
-            if event == b"[DONE]":
-                if attempt.finish_reason is None:
-                    raise protocol_error("The provider's stream ended without a finish reason.")
-                out.append(answer.ending(attempt, self._input_estimate))
-                row = self._close(attempt, "completed")
-                self._outbox.end(self._held, Kind.END, b"".join(out), [encode_row(row)])
-                return True
-            try:
-                out.append(answer.chunk(event, attempt))
-            except AttemptFailed:
-                self._outbox.post(self._held, b"".join(out))
-                raise
-        self._held.output_seen = attempt.output_seen
-        self._outbox.post(self._held, b"".join(out))
-        return False
+        done = events.index(DONE_EVENT) if DONE_EVENT in events else None
+        out: list[bytes] = []
+        try:
+            out.extend(answer.chunks(events[:done], attempt))
+            if done is not None and attempt.finish_reason is None:
+                raise protocol_error("The provider's stream ended without a finish reason.")
+        except AttemptFailed:
+            self._outbox.post(self._held, b"".join(out))
+            raise
+        if done is None:
+            self._held.output_seen = attempt.output_seen
+            self._outbox.post(self._held, b"".join(out))
+            return False
+        out.append(answer.ending(attempt, self._input_estimate))
+        row = self._close(attempt, "completed")
+        self._outbox.end(self._held, Kind.END, b"".join(out), [encode_row(row)])
+        return True
 
     async def _keep_bounds(self) -> None:
         """Stops reading while the client, or Valkey, is behind."""

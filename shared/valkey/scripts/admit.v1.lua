@@ -1,24 +1,31 @@
 #!lua
--- Admits one job, or says why not. Asked again with the same request id it changes nothing.
--- KEYS: 1 lane  2 job  3 done  4 sealed-bytes  5 spend
--- ARGV: 1 request id  2 header  3 sealed body  4 lane capacity  5 max sealed bytes
---       6 max spend backlog, less the rows that all jobs together may still add
--- Returns the lane entry's id, or one of: duplicate, queue_full, memory_full, spend_backlog.
+-- Admits jobs, or says why not. Asked again with the same request id it changes nothing.
+-- KEYS: 1 spend  2 sealed-bytes, then for each job: lane, job, done
+-- ARGV: 1 lane capacity  2 max sealed bytes
+--       3 max spend backlog, less the rows that all jobs together may still add,
+--       then for each job: request id, header, sealed body
+-- Returns for each job the lane entry's id, or one of: duplicate, queue_full, memory_full,
+-- spend_backlog.
 -- Limits and holds belong here, between the capacity gates and the XADD: all or nothing.
-if redis.call('EXISTS', KEYS[2], KEYS[3]) > 0 then
-  return 'duplicate'
+local results = {}
+local backlog = redis.call('XLEN', KEYS[1])
+for i = 3, #KEYS, 3 do
+  local lane, job, at = KEYS[i], KEYS[i + 1], i + 1
+  local size = #ARGV[at + 2]
+  local result
+  if redis.call('EXISTS', job, KEYS[i + 2]) > 0 then
+    result = 'duplicate'
+  elseif redis.call('XLEN', lane) >= tonumber(ARGV[1]) then
+    result = 'queue_full'
+  elseif backlog >= tonumber(ARGV[3]) then
+    result = 'spend_backlog'
+  elseif redis.call('INCRBY', KEYS[2], size) > tonumber(ARGV[2]) then
+    redis.call('DECRBY', KEYS[2], size)
+    result = 'memory_full'
+  else
+    result = redis.call('XADD', lane, '*', 'r', ARGV[at], 'h', ARGV[at + 1], 'b', ARGV[at + 2])
+    redis.call('HSET', job, 'entry', result, 'size', size)
+  end
+  results[#results + 1] = result
 end
-if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4]) then
-  return 'queue_full'
-end
-if redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[6]) then
-  return 'spend_backlog'
-end
-local size = #ARGV[3]
-if redis.call('INCRBY', KEYS[4], size) > tonumber(ARGV[5]) then
-  redis.call('DECRBY', KEYS[4], size)
-  return 'memory_full'
-end
-local entry = redis.call('XADD', KEYS[1], '*', 'r', ARGV[1], 'h', ARGV[2], 'b', ARGV[3])
-redis.call('HSET', KEYS[2], 'entry', entry, 'size', size)
-return entry
+return results

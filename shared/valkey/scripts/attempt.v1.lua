@@ -1,25 +1,34 @@
 #!lua flags=allow-oom
--- Records an upstream attempt before its send, and the rows of attempts that ended before it.
--- KEYS: 1 job  2 spend  3 inbox lease  4 boot
--- ARGV: 1 claim token  2 entry  3 row id  4 the row as it would be if the worker died now
---       5 inbox lease seconds  6.. pairs of row id and final row ('' for an attempt that was never sent)
--- Returns ok, or: gone (ended or removed), fenced (another worker has it), cancelled (also when
--- nobody is left to read the answer).
-local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'cancelled')
-if not state[1] then
-  return 'gone'
-end
-if state[1] ~= ARGV[2] or (state[2] and state[2] ~= ARGV[1]) then
-  return 'fenced'
-end
-if state[3] or (redis.call('EXISTS', KEYS[3]) == 0 and not is_young(KEYS[4], ARGV[5])) then
-  return 'cancelled'
-end
-for i = 6, #ARGV, 2 do
-  -- Removing the record and writing its row are one step; a repeated call finds no record.
-  if redis.call('HDEL', KEYS[1], 'a:' .. ARGV[i]) == 1 and ARGV[i + 1] ~= '' then
-    redis.call('XADD', KEYS[2], '*', 'r', ARGV[i + 1])
+-- Records upstream attempts before their sends, and the rows of attempts that ended before them.
+-- KEYS: 1 spend  2 boot, then for each attempt: job, inbox lease
+-- ARGV: 1 inbox lease seconds, then for each attempt: claim token, entry, row id, the row as it would
+--       be if the worker died now, number of ended attempts, and for each of those: row id, final
+--       row ('' for an attempt that was never sent)
+-- Returns for each attempt ok, or: gone (ended or removed), fenced (another worker has it), cancelled
+-- (also when nobody is left to read the answer).
+local results = {}
+local at = 2
+for i = 3, #KEYS, 2 do
+  local token, entry = ARGV[at], ARGV[at + 1]
+  local next_attempt = at + 5 + 2 * tonumber(ARGV[at + 4])
+  local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'cancelled')
+  local result = 'ok'
+  if not state[1] then
+    result = 'gone'
+  elseif state[1] ~= entry or (state[2] and state[2] ~= token) then
+    result = 'fenced'
+  elseif state[3] or (redis.call('EXISTS', KEYS[i + 1]) == 0 and not is_young(KEYS[2], ARGV[1])) then
+    result = 'cancelled'
+  else
+    for j = at + 5, next_attempt - 1, 2 do
+      -- Removing the record and writing its row are one step; a repeated call finds no record.
+      if redis.call('HDEL', KEYS[i], 'a:' .. ARGV[j]) == 1 and ARGV[j + 1] ~= '' then
+        redis.call('XADD', KEYS[1], '*', 'r', ARGV[j + 1])
+      end
+    end
+    redis.call('HSET', KEYS[i], 'token', token, 'a:' .. ARGV[at + 2], ARGV[at + 3])
   end
+  results[#results + 1] = result
+  at = next_attempt
 end
-redis.call('HSET', KEYS[1], 'token', ARGV[1], 'a:' .. ARGV[3], ARGV[4])
-return 'ok'
+return results

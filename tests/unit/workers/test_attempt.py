@@ -65,6 +65,14 @@ def test_an_unbilled_attempt_keeps_the_usage_the_provider_reported() -> None:
     assert (row.usage, row.cost_usd, row.billed) == (TOLD, Decimal(0), False)
 
 
+def test_an_unbilled_attempt_that_said_something_is_estimated_and_free() -> None:
+    attempt = attempt_at(StillClock())
+    attempt.content_arrived(1)
+    row = ended(attempt, "failed", billed=False)
+    assert row.usage == Usage(input_tokens=INPUT_ESTIMATE, output_tokens=1)
+    assert (row.usage_source, row.cost_usd) == ("estimated", Decimal(0))
+
+
 def test_times_are_told_from_admission_to_the_end() -> None:
     clock = StillClock(ADMITTED_AT + 0.6)
     attempt = attempt_at(clock)

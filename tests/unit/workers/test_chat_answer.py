@@ -37,7 +37,7 @@ class Case:
 
     def chunk(self, document: object) -> Any:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        out = self.answer.chunk(data, self.attempt)
+        out = b"".join(self.answer.chunks([data], self.attempt))
         return json.loads(out.removeprefix(b"data: ")) if out else None
 
     def ending(self) -> bytes:

@@ -13,7 +13,7 @@ from shared.usage import Price
 from tests.unit.workers.jobs import a_header, an_attempt
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer
-from workers.inference.chunk_heads import ChunkHead
+from workers.inference.chunk_heads import Choice, ChunkHead
 from workers.inference.upstream_errors import AttemptFailed
 
 HEAD: dict[str, object] = {
@@ -35,6 +35,11 @@ TEXTS = (
 )
 ASKED = a_header(stream=True, include_usage=True, asked_model="asked")
 SEEDS = range(40)
+FAILURES = (
+    "The provider's stream carried an error.",
+    "The provider's stream has an event without choices.",
+    "The provider's answer is not valid JSON.",
+)
 
 
 class Rewriter:
@@ -47,7 +52,7 @@ class Rewriter:
     def told(self, event: bytes) -> Any:
         """The event for the client, decoded; None where it gets none; or the failure."""
         try:
-            out = self.answer.chunk(event, self.attempt)
+            out = b"".join(self.answer.chunks([event], self.attempt))
         except AttemptFailed as failed:
             return failed.error.message
         if not out:
@@ -62,6 +67,15 @@ class Rewriter:
     def counted(self) -> tuple[object, ...]:
         attempt = self.attempt
         return attempt.deltas, attempt.characters, attempt.finish_reason, attempt.usage
+
+
+def decoded(stream: bytes) -> list[Any]:
+    return [json.loads(event.removeprefix(b"data: ")) for event in stream.split(b"\n\n") if event]
+
+
+def rewritten(head: ChunkHead, event: bytes) -> tuple[bytes, list[Choice]] | None:
+    """The short way's answer for one chunk."""
+    return head.rewrite([event]) if head.run([event], 0) == 1 else None
 
 
 def taught(first: bytes) -> Rewriter:
@@ -147,6 +161,20 @@ def test_every_shape_of_chunk_comes_out_as_the_ordinary_way_makes_it(seed: int) 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_chunks_rewritten_together_come_out_as_one_by_one(seed: int) -> None:
+    rng = random.Random(seed)
+    events = [event for event in some_events(rng) if json.loads(event).get("error") is None]
+    events = [event for event in events if Rewriter().told(event) not in FAILURES]
+    sound = dumps(plain(), 0)
+    together, singly = taught(sound), taught(sound)
+    out = b"".join(together.answer.chunks(events, together.attempt))
+    one_by_one = [singly.answer.chunks([event], singly.attempt) for event in events]
+    # The order of members may differ: it is the short way's or the ordinary one's.
+    assert decoded(out) == decoded(b"".join(part for parts in one_by_one for part in parts))
+    assert together.counted == singly.counted
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_chunk_is_refused_by_both_ways_or_by_neither(seed: int) -> None:
     rng = random.Random(seed)
     sound = dumps(plain("ünï", logprobs=None, x={"y": ["é", 1.5]}), style=rng.randrange(2))
@@ -169,9 +197,9 @@ def test_the_head_really_is_used_and_passes_the_rest_on_unchanged() -> None:
     head = ChunkHead({"id": "ours", "model": "asked", "episode_id": "e"})
     head.learn(dumps(plain(), 0))
     event = dumps(plain("x", service_tier="default"), 0)
-    rewritten = head.rewrite(event)
-    assert rewritten is not None
-    out, choice = rewritten
+    found = rewritten(head, event)
+    assert found is not None
+    out, (choice,) = found
     assert choice.delta.content == "x"
     assert out.endswith(event[event.index(b'"choices":') :] + b"\n\n")
     assert json.loads(out[6:]) == {
@@ -195,13 +223,13 @@ def test_what_somebody_must_look_at_takes_the_ordinary_way(members: dict[str, ob
     head = ChunkHead({"id": "ours"})
     head.learn(dumps(plain(), 0))
     again = json.dumps(members).encode()[1:]
-    assert head.rewrite(dumps(plain(), 0)[:-1] + b"," + again) is None
+    assert rewritten(head, dumps(plain(), 0)[:-1] + b"," + again) is None
 
 
 def test_usage_null_does_not_keep_a_chunk_from_the_short_way() -> None:
     head = ChunkHead({"id": "ours"})
     head.learn(dumps(plain(usage=None), 0))
-    assert head.rewrite(dumps(plain("x", usage=None), 0)) is not None
+    assert rewritten(head, dumps(plain("x", usage=None), 0)) is not None
 
 
 @pytest.mark.parametrize(
@@ -218,7 +246,7 @@ def test_usage_null_does_not_keep_a_chunk_from_the_short_way() -> None:
 def test_a_chunk_of_another_pattern_teaches_nothing(event: bytes) -> None:
     head = ChunkHead({"id": "ours"})
     head.learn(event)
-    assert head.rewrite(event) is None
+    assert rewritten(head, event) is None
 
 
 @pytest.mark.parametrize(
@@ -238,4 +266,4 @@ def test_what_could_harm_is_left_to_the_ordinary_way(tail: bytes) -> None:
     head = ChunkHead({"id": "ours"})
     sound = dumps(plain(), 0)
     head.learn(sound)
-    assert head.rewrite(sound[: sound.index(b"[")] + tail) is None
+    assert rewritten(head, sound[: sound.index(b"[")] + tail) is None

@@ -1,0 +1,228 @@
+"""A worker to test against: the real runner and inference on a real Valkey, without the process."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from shared.catalog import Catalog
+from shared.clock import SystemClock
+from shared.errors import ErrorBody
+from shared.ids import new_id
+from shared.job import JobHeader
+from shared.metrics import Metrics
+from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
+from shared.seal import KEY_BYTES, Seal
+from shared.spend import SpendRow, decode_row
+from shared.valkey.keys import ShardKeys
+from tests.catalogs import a_catalog
+from tests.integration.queue import LIMITS, Queue, a_header
+from workers.held import HeldJob
+from workers.inference.handler import Inference
+from workers.inference.routing import RoutingTable
+from workers.outbox import Outbox
+from workers.providers.registry import Credentials
+from workers.providers.transport import UpstreamTransport
+from workers.runner import Runner
+
+SEAL = Seal([bytes(range(KEY_BYTES))])
+ANSWER_SECONDS = 10.0
+POLL_SECONDS = 0.005
+PATIENT = {"retries": {"attempts": 1}, "timeouts": {"first_byte": 5}}
+PRICE = {"input": "1", "output": "2"}
+LAST = (Kind.WHOLE, Kind.END, Kind.FAILED)
+
+
+def one_model(*urls: str, **provider: Any) -> Catalog:
+    """The model `m`, with a provider per address: `p0`, `p1` …"""
+    providers = {
+        f"p{number}": {"base_url": url, **PATIENT, **provider} for number, url in enumerate(urls)
+    }
+    return a_catalog(providers, {"m": {"providers": list(providers), "price": PRICE}})
+
+
+class Shelf:
+    """The catalogs a worker can find."""
+
+    def __init__(self, *catalogs: Catalog) -> None:
+        self.current = catalogs[0]
+        self.known = {catalog.hash: catalog for catalog in catalogs}
+
+    async def by_hash(self, config_hash: str) -> Catalog | None:
+        return self.known.get(config_hash)
+
+
+@dataclass
+class StartedWorker:
+    name: str
+    runner: Runner
+    shelf: Shelf
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def drained(self) -> None:
+        """As by SIGTERM."""
+        self.stop.set()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self.task
+
+    async def killed(self) -> None:
+        """It stops where it stands: nothing is posted, settled or given back."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@contextlib.asynccontextmanager
+async def a_worker(
+    url: str,
+    catalog: Catalog,
+    *,
+    lease_seconds: float = 15.0,
+    drain_seconds: float = 5.0,
+    inbox_lease_seconds: float = 30.0,
+    shelf: Shelf | None = None,
+) -> AsyncIterator[StartedWorker]:
+    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport()
+    shelf, name = shelf or Shelf(catalog), new_id()
+    credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
+    table = RoutingTable(shelf, credentials, clock, metrics)
+    inference = Inference(
+        catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics
+    )
+
+    async def handle(held: HeldJob, outbox: Outbox) -> None:
+        await inference.run(held, outbox, runner)
+
+    runner = Runner(
+        url=url, keys=ShardKeys(0), worker=name, seal=SEAL, clock=clock, metrics=metrics,
+        lease_seconds=lease_seconds, inbox_lease_seconds=inbox_lease_seconds, delta_window_seconds=0.0,
+        concurrency=100, handle=handle, give_up=inference.give_up,
+    )  # fmt: skip
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(runner.run(stop, drain_seconds))
+        await runner.commands.connected(ANSWER_SECONDS)
+        yield StartedWorker(name, runner, shelf, stop, task)
+        task.cancel()
+    await transport.aclose()
+
+
+@dataclass
+class Replies:
+    """What one request got."""
+
+    frames: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    """Kind, number, claim, payload."""
+
+    @property
+    def kinds(self) -> list[int]:
+        return [kind for kind, _, _, _ in self.frames]
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.frames) and self.frames[-1][0] in LAST
+
+    @property
+    def bytes(self) -> bytes:
+        return b"".join(payload for kind, _, _, payload in self.frames if kind in (2, 3))
+
+    @property
+    def chunks(self) -> list[Any]:
+        events = [event.removeprefix(b"data: ") for event in self.bytes.split(b"\n\n")]
+        return [json.loads(event) for event in events if event and event != b"[DONE]"]
+
+    @property
+    def text(self) -> str:
+        return "".join(
+            chunk["choices"][0]["delta"].get("content") or ""
+            for chunk in self.chunks
+            if chunk["choices"]
+        )
+
+    @property
+    def answer(self) -> Answer:
+        assert self.kinds == [Kind.WHOLE], self.frames
+        return decode_answer(self.frames[0][3])
+
+    @property
+    def error(self) -> ErrorBody:
+        assert self.kinds[-1] == Kind.FAILED, self.frames
+        return decode_error(self.frames[-1][3])
+
+
+class Asker:
+    """Asks as an API process does, and reads what comes back."""
+
+    def __init__(self, queue: Queue, catalog: Catalog) -> None:
+        self.queue = queue
+        self._catalog = catalog
+        self._replies: dict[str, Replies] = {}
+
+    async def ask(
+        self, model: str = "m", *, body: Mapping[str, Any] | None = None, **header: Any
+    ) -> JobHeader:
+        changes = {"model": model, "asked_model": model, "config_hash": self._catalog.hash}
+        made = a_header(**{**changes, **header})
+        await self.queue.admission.admit(
+            self.queue.client, made, self._sealed(made, body or {}), LIMITS
+        )
+        return made
+
+    def _sealed(self, header: JobHeader, body: Mapping[str, Any]) -> bytes:
+        message = {"role": "user", "content": "one two three"}
+        document = {
+            "model": header.asked_model, "messages": [message], "stream": header.stream, **body,
+        }  # fmt: skip
+        return SEAL.seal(json.dumps(document).encode(), b"job:" + header.request_id.encode())
+
+    async def replies(self, header: JobHeader) -> Replies:
+        """What has come by now. Each frame must open, and they must be numbered without gaps."""
+        for request_id, frame in await self.queue.replies():
+            kind, number, claim, sealed = unpack_frame(frame)
+            payload = SEAL.open(sealed, f"reply:{request_id}:{number}".encode())
+            got = self._replies.setdefault(request_id, Replies())
+            if number > len(got.frames) or kind == Kind.FAILED:  # else a repeat: sent again
+                assert number == len(got.frames) + 1 or kind == Kind.FAILED, got.frames
+                got.frames.append((kind, number, claim, payload))
+        return self._replies.setdefault(header.request_id, Replies())
+
+    async def ended(self, header: JobHeader) -> Replies:
+        return await self._when(header, lambda replies: replies.is_whole)
+
+    async def spoken(self, header: JobHeader, text: str = "hello") -> Replies:
+        """Once this much of a stream has come."""
+        return await self._when(header, lambda replies: replies.text.startswith(text))
+
+    async def _when(self, header: JobHeader, holds: Callable[[Replies], bool]) -> Replies:
+        replies = self._replies.setdefault(header.request_id, Replies())
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while not holds(replies):
+                await self.replies(header)  # each look waits a little for news
+        return replies
+
+    async def rows(self, count: int | None = None) -> list[SpendRow]:
+        """The spend rows, once there are so many; in the order they were written."""
+        rows: list[SpendRow] = []
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                rows = [decode_row(row) for row in await self.queue.spend_rows()]
+                if count is None or len(rows) >= count:
+                    return rows
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def at_rest(self) -> None:
+        """No key is left of any job but the remembrance that it is done."""
+        keys = self.queue.keys
+        assert await self.queue.keys_left() <= {keys.sealed_bytes, keys.buried}
+        left = await self.queue.client.call(b"GET", keys.sealed_bytes)
+        assert left in (None, b"0")
+
+
+async def eventually(holds: Callable[[], bool], seconds: float = ANSWER_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110  what is waited for sets no event
+            await asyncio.sleep(POLL_SECONDS)
