@@ -44,7 +44,7 @@ class Rest(msgspec.Struct):
     episode_id: None = None
 
 
-_decode_rests = msgspec.json.Decoder(list[Rest]).decode
+_decode_rests = msgspec.json.Decoder(Rest).decode_lines
 
 
 class ChunkHead:
@@ -88,9 +88,11 @@ class ChunkHead:
         """
         at = len(self._comes or b"")
         tails = [event[at:] for event in events]
-        text = b'[{"choices":' + b',{"choices":'.join(tails) + b"]"
-        if b"\n" in text or b"\r" in text:
-            return None  # white space in JSON, but the end of a line in an event stream
+        text = b'{"choices":' + b'\n{"choices":'.join(tails) + b"\n"
+        # A line end within a chunk is white space in JSON, but not in an event stream. And each
+        # must end as an object does: then none can leave open what the next one closes.
+        if b"\r" in text or not text.count(b"\n") == text.count(b"}\n") == len(tails):
+            return None
         try:
             rests = _decode_rests(text)
             if not text.isascii():

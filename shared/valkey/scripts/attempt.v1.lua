@@ -6,18 +6,21 @@
 --       row ('' for an attempt that was never sent)
 -- Returns for each attempt ok, or: gone (ended or removed), fenced (another worker has it), cancelled
 -- (also when nobody is left to read the answer).
-local results = {}
+local results, unread = {}, {}
 local at = 2
 for i = 3, #KEYS, 2 do
   local token, entry = ARGV[at], ARGV[at + 1]
   local next_attempt = at + 5 + 2 * tonumber(ARGV[at + 4])
+  if unread[KEYS[i + 1]] == nil then
+    unread[KEYS[i + 1]] = redis.call('EXISTS', KEYS[i + 1]) == 0 and not is_young(KEYS[2], ARGV[1])
+  end
   local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'cancelled')
   local result = 'ok'
   if not state[1] then
     result = 'gone'
   elseif state[1] ~= entry or (state[2] and state[2] ~= token) then
     result = 'fenced'
-  elseif state[3] or (redis.call('EXISTS', KEYS[i + 1]) == 0 and not is_young(KEYS[2], ARGV[1])) then
+  elseif state[3] or unread[KEYS[i + 1]] then
     result = 'cancelled'
   else
     for j = at + 5, next_attempt - 1, 2 do

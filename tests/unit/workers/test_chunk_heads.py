@@ -267,3 +267,16 @@ def test_what_could_harm_is_left_to_the_ordinary_way(tail: bytes) -> None:
     sound = dumps(plain(), 0)
     head.learn(sound)
     assert rewritten(head, sound[: sound.index(b"[")] + tail) is None
+
+
+@pytest.mark.parametrize("left_open", [b"{}", b"{},", b"1,", b"{} "])
+def test_broken_chunks_that_mend_each_other_are_still_broken(left_open: bytes) -> None:
+    sound = dumps(plain(), 0)
+    head = ChunkHead({"id": "ours"})
+    head.learn(sound)
+    begins = sound[: sound.index(b"[")]
+    first = begins + b'[{"delta":{}}],"x":[' + left_open
+    for closes in (b"1}]}", b"{}]}", b"{}}]}"):
+        for joins in (b",", b"", b"\n"):
+            second = begins + closes + joins + b'{"choices":[{"delta":{}}]}'
+            assert head.rewrite([first, second]) is None
