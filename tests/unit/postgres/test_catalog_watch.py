@@ -73,7 +73,7 @@ async def test_a_snapshot_that_cannot_be_read_leaves_the_old_one_in_force():
     store = Store(OLD)
     watch = CatalogWatch(store)
     await watch.start()
-    store.snapshots["newer"] = Snapshot("newer", '{"a_field_of_a_later_release": 1}')
+    store.snapshots["newer"] = Snapshot("newer", '{"models": 1}')
     store.active = "newer"
     with capture_logs() as logs:
         await watch.poll()
