@@ -90,6 +90,7 @@ class ProcessMetrics:
             due = now - published_at >= PUBLISH_SECONDS
             if await self._tell(metrics_too=due) and due:
                 published_at = now
+            _heed_cancellation()
             await asyncio.sleep(RENEW_SECONDS)
 
     @asynccontextmanager
@@ -239,3 +240,12 @@ def _gauges(views: Sequence[ShardView]) -> list[Metric]:
             metrics.lane_depth.labels(shard, lane.lane).set(lane.waiting + lane.running)
             metrics.lane_oldest_seconds.labels(shard, lane.lane).set(max(ages, default=0.0))
     return [metric for metric in metrics.registry.collect() if metric.name in STORE_GAUGES]
+
+
+def _heed_cancellation() -> None:
+    """redis-py answers a cancellation while it connects with an error of its own, and the
+    cancellation is lost: its task would run on, and the process never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

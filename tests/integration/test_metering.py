@@ -184,7 +184,7 @@ async def test_rows_wait_for_servers_that_are_away_and_arrive_when_they_are_back
             await asyncio.to_thread(servers.restart, "valkey")
             await until(ledger.is_empty)
             assert await metering.stop() == 0
-            actions = metering.actions()
+            actions = [word for word in metering.actions() if word != "metrics_away"]
         assert await ledger.folded() == ledger.expected
         assert actions == ["started", *(["store_away", "store_back"] * 2), "stopped"]
         await valkey.aclose()

@@ -217,7 +217,7 @@ class Asker:
     async def at_rest(self) -> None:
         """No key is left of any job but the remembrance that it is done."""
         keys = self.queue.keys
-        assert await self.queue.keys_left() <= {keys.sealed_bytes, keys.buried}
+        assert await self.queue.keys_left() - {keys.sealed_bytes, keys.buried} == set()
         left = await self.queue.client.call(b"GET", keys.sealed_bytes)
         assert left in (None, b"0")
 
