@@ -77,6 +77,7 @@ lock: $(STAMP) ## Compile requirements.lock and requirements.base.lock from pypr
 
 docs: $(STAMP) ## Write the pages that are made from the code
 	@$(BIN)/python .ci/cli_page.py
+	@$(BIN)/python .ci/metrics_page.py
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

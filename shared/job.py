@@ -9,8 +9,6 @@ LANES = ("priority", "default", "flex", "batch")
 
 Lane = Literal["priority", "default", "flex", "batch"]
 
-Endpoint = Literal["chat.completions"]
-
 
 class JobHeader(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the queue and the spend row need to know; never content. Later fields are optional."""

@@ -39,16 +39,6 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: dict[str, str] = {}
 
 
-class Frame(msgspec.Struct, frozen=True):
-    kind: int
-    number: int
-    claim: int
-    """The claim's delivery count: it changes when another worker took the job over."""
-
-    payload: bytes
-    """Sealed."""
-
-
 def pack_frame(kind: int, number: int, claim: int, sealed: bytes) -> bytes:
     return FRAME_HEAD.pack(kind, number, claim & 0xFFFF) + sealed
 

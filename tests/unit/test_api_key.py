@@ -49,4 +49,5 @@ def test_only_the_secret_behind_a_hash_matches_it():
     key = ApiKey.mint()
     assert key.secret_sha256 == hashlib.sha256(key.secret.encode()).digest()
     assert is_secret(key.secret.encode(), key.secret_sha256)
-    assert not is_secret(b"x" + key.secret.encode()[1:], key.secret_sha256)
+    other = b"y" if key.secret.startswith("x") else b"x"
+    assert not is_secret(other + key.secret.encode()[1:], key.secret_sha256)
