@@ -10,8 +10,12 @@ LANES = ("priority", "default", "flex", "batch")
 Lane = Literal["priority", "default", "flex", "batch"]
 
 
-class JobHeader(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What the queue and the spend row need to know; never content. Later fields are optional."""
+class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What the queue and the spend row need to know; never content.
+
+    In MessagePack it is an array: fields are only ever added at the end, and are optional, so that
+    the jobs of one release can be read by the next and by the one before.
+    """
 
     request_id: str
     endpoint: str = "chat.completions"

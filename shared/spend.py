@@ -13,11 +13,12 @@ Status = Literal["completed", "failed", "cancelled", "lost"]
 UsageSource = Literal["provider", "estimated", "none"]
 
 
-class SpendRow(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class SpendRow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One row per upstream attempt, keyed by `row_id`; repeats of a `row_id` fold into one.
 
     `lost` means the worker died while the attempt ran: it may have reached the provider.
-    Fields added later are optional, so that rows written before a deploy can still be read.
+    In MessagePack it is an array: fields are only ever added at the end, and are optional, so that
+    the rows of one release can be read by the next and by the one before.
     """
 
     row_id: str

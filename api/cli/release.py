@@ -24,7 +24,7 @@ from shared.postgres.session import (
 )
 from shared.settings import Settings
 from shared.valkey.client import open_client
-from shared.valkey.inspect import StoreAway, open_store, wait_for_store
+from shared.valkey.inspect import StoreAway, open_store, require_commands, wait_for_store
 
 STORE_SECONDS = 60.0
 """Compose and clusters start the stores and this at one moment."""
@@ -112,6 +112,7 @@ class Release:
         """Every connection of ours loads them when it opens; here a broken one is found first."""
         async with open_store(self._valkey_url) as store:
             await wait_for_store(store, seconds=STORE_SECONDS)
+            await require_commands(store)
         async with open_client(self._valkey_url, name="release"):
             self._log.info("the scripts are loaded", action="scripts_loaded")
 

@@ -55,13 +55,13 @@ class Admission:
     def _send(self, client: Client, asked: Sequence["_Asked"]) -> asyncio.Future[Any]:
         """All of one loop turn are judged by the same limits: those of the last one asked."""
         limits, own = asked[-1].limits, self.keys
-        keys = [own.spend, own.sealed_bytes]
+        keys = [own.spend_rows, own.sealed_bytes, own.done]
         args: list[Word] = [
             limits.lane_capacity, limits.max_sealed_bytes, limits.admit_below_backlog,
         ]  # fmt: skip
         for one in asked:
             request_id = one.header.request_id
-            keys += (own.lanes[one.header.lane], own.job(request_id), own.done(request_id))
+            keys += (own.lanes[one.header.lane], own.job(request_id))
             args += (request_id, encode_header(one.header), one.sealed_body)
         return client.script(ADMIT, keys, args)
 
@@ -75,7 +75,7 @@ class Admission:
         keys = self.keys
         answer: bytes = await client.script(
             CANCEL,
-            (keys.job(request_id), keys.done(request_id), keys.lanes[lane], keys.sealed_bytes),
+            (keys.job(request_id), keys.done, keys.lanes[lane], keys.sealed_bytes),
             (
                 request_id,
                 DONE_MS,

@@ -18,7 +18,7 @@ from shared.valkey.processes import FORGET_SECONDS, decode_entry
 from shared.valkey.scripts import SERVER_AGE, Script
 from shared.valkey.spend import FORGET_CONSUMER
 
-SWEEP_INBOX = Script("sweep_inbox.v1", uses=SERVER_AGE)
+SWEEP_INBOX = Script("sweep_inbox.v1", uses=(SERVER_AGE,))
 SWEEP_UPLOAD = Script("sweep_upload.v1")
 TRIM_ACKED = Script("trim_acked.v1")
 
@@ -101,7 +101,9 @@ class Housekeeper:
 
     async def trim_acked(self) -> int:
         """Drops spend entries that were acknowledged but not deleted; how many."""
-        return sum([await self._run(TRIM_ACKED, (keys.spend,)) for keys in self._shards])
+        return sum(
+            [await self._run(TRIM_ACKED, (keys.spend, keys.spend_rows)) for keys in self._shards]
+        )
 
     async def forget_consumers(self, idle_seconds: float = CONSUMER_IDLE_SECONDS) -> int:
         """Takes silent consumers that hold nothing off the groups; how many."""

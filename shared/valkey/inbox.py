@@ -59,15 +59,13 @@ class Poster:
             self.keys.inbox(inbox),
             self.keys.inbox_lease(inbox),
             self.keys.spend,
+            self.keys.spend_rows,
             self.keys.sealed_bytes,
+            self.keys.done,
         ]
         args: list[bytes | str | int] = [DONE_MS]
         for end in endings:
-            keys += (
-                self.keys.job(end.request_id),
-                self.keys.done(end.request_id),
-                self.keys.lanes[end.lane],
-            )
+            keys += (self.keys.job(end.request_id), self.keys.lanes[end.lane])
             args += (end.token, end.entry, end.request_id, len(end.frames), len(end.rows))
             args += end.frames
             args += end.rows

@@ -13,12 +13,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from shared.job import LANES
-from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from shared.valkey.keys import WORKERS_GROUP, ShardKeys
 from shared.valkey.processes import ProcessEntry, decode_entry
 
 ANSWER_SECONDS = 5.0
 """A person is waiting; a server that takes longer is reported as away."""
-
+NEWEST_COMMAND = "hsetex"
+"""The youngest command the scripts use."""
 
 POLL_SECONDS = 0.1
 
@@ -81,6 +82,12 @@ async def wait_for_store(store: Redis, *, seconds: float) -> None:
             await asyncio.sleep(POLL_SECONDS)
 
 
+async def require_commands(store: Redis) -> None:
+    """Raises StoreAway for a server older than the scripts: they would fail one job at a time."""
+    if not await store.command_list(pattern=NEWEST_COMMAND):
+        raise StoreAway(f"Valkey: this server has no {NEWEST_COMMAND}; Valkey 9 has")
+
+
 async def _answers(store: Redis) -> bool:
     try:
         await store.ping()
@@ -94,14 +101,15 @@ async def view_shard(store: Redis, keys: ShardKeys) -> ShardView:
     async with store.pipeline(transaction=False) as pipeline:
         pipeline.xlen(keys.buried)
         pipeline.get(keys.sealed_bytes)
+        pipeline.get(keys.spend_rows)
         pipeline.xlen(keys.spend_quarantine)
-        buried, sealed, quarantined = await pipeline.execute()
+        buried, sealed, rows, quarantined = await pipeline.execute()
     return ShardView(
         shard=keys.shard,
         lanes=[await _view_lane(store, keys, lane, now) for lane in LANES],
         buried=buried,
         sealed_bytes=int(sealed or 0),
-        spend_backlog=await _backlog(store, keys.spend),
+        spend_backlog=int(rows or 0),
         spend_quarantined=quarantined,
     )
 
@@ -142,14 +150,6 @@ async def _view_lane(store: Redis, keys: ShardKeys, lane: str, now: float) -> La
 
 def _claims(pending: dict[str, Any]) -> dict[str, int]:
     return {held["name"].decode(): held["pending"] for held in pending.get("consumers") or ()}
-
-
-async def _backlog(store: Redis, stream: bytes) -> int:
-    """Rows not acknowledged: undelivered ones and those being inserted."""
-    group = await _group(store, stream, METERING_GROUP)
-    if group is None or group["lag"] is None:
-        return int(await store.xlen(stream))
-    return int(group["lag"] + group["pending"])
 
 
 async def _group(store: Redis, stream: bytes, name: bytes) -> dict[str, Any] | None:

@@ -39,9 +39,11 @@ class ShardKeys:
         """Hash: the state of a job that has not ended."""
         return self._tag + b"job:" + request_id.encode()
 
-    def done(self, request_id: str) -> bytes:
-        """String with a TTL: the job ended; an admission asked again must not run it twice."""
-        return self._tag + b"done:" + request_id.encode()
+    @cached_property
+    def done(self) -> bytes:
+        """Hash of request ids, each with a TTL of its own: jobs that ended. An admission asked again
+        must not run one twice."""
+        return self._tag + b"done"
 
     def inbox(self, process: str) -> bytes:
         """Stream of replies for one API process."""
@@ -62,8 +64,13 @@ class ShardKeys:
 
     @cached_property
     def spend(self) -> bytes:
-        """Stream of spend rows, group `metering`."""
+        """Stream of spend rows, many to an entry, group `metering`."""
         return self._tag + b"spend"
+
+    @cached_property
+    def spend_rows(self) -> bytes:
+        """Integer: the rows on that stream."""
+        return self._tag + b"spend-rows"
 
     @cached_property
     def spend_quarantine(self) -> bytes:

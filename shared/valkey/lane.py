@@ -132,7 +132,7 @@ class Lanes:
     def _send_attempts(
         self, client: Client, asked: Sequence[tuple[Sequence[bytes], Sequence[Word]]]
     ) -> asyncio.Future[Any]:
-        keys = [self.keys.spend, self.keys.boot]
+        keys = [self.keys.spend, self.keys.spend_rows, self.keys.boot]
         args: list[Word] = [self._inbox_lease_seconds]
         for own_keys, own_args in asked:
             keys += own_keys
@@ -198,7 +198,12 @@ class Lanes:
             args += (row_id, row)
         answer: bytes = await client.script(
             GIVE_BACK,
-            (self.keys.lanes[claim.lane], self.keys.job(claim.request_id), self.keys.spend),
+            (
+                self.keys.lanes[claim.lane],
+                self.keys.job(claim.request_id),
+                self.keys.spend,
+                self.keys.spend_rows,
+            ),
             args,
         )
         return answer

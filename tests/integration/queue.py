@@ -47,7 +47,7 @@ class Queue:
 
     async def spend_rows(self) -> list[bytes]:
         entries = await self.client.call(b"XRANGE", self.keys.spend, b"-", b"+")
-        return [fields[1] for _, fields in entries]
+        return [row for _, fields in entries for row in fields[1::2]]
 
     async def job_exists(self, request_id: str) -> bool:
         return bool(await self.client.call(b"EXISTS", self.keys.job(request_id)))
@@ -57,11 +57,13 @@ class Queue:
         lasting = {
             *self.keys.lanes.values(),
             self.keys.spend,
+            self.keys.spend_rows,
+            self.keys.done,
             self.keys.inboxes,
             self.keys.boot,
         }
         found = set(await self.client.call(b"KEYS", b"*"))
-        return {key for key in found - lasting if b":done:" not in key and b":inbox" not in key}
+        return {key for key in found - lasting if b":inbox" not in key}
 
 
 def a_header(**changes: object) -> JobHeader:

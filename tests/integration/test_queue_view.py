@@ -5,9 +5,19 @@ from typing import Any
 import pytest
 import redis
 
-from shared.valkey.inspect import StoreAway, live_processes, open_store, view_shard
+from shared.spend import encode_row
+from shared.valkey import inspect
+from shared.valkey.inspect import (
+    StoreAway,
+    live_processes,
+    open_store,
+    require_commands,
+    view_shard,
+)
 from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.processes import SILENT_SECONDS, own_entry
+from shared.valkey.spend import SpendStream
+from tests.spend_rows import spend_row
 
 KEYS = ShardKeys(0)
 WORKER = "0123456789abcdef"
@@ -26,6 +36,16 @@ async def test_an_empty_store_has_four_empty_lanes(valkey_db: str):
         (lane, 0, 0) for lane in ("priority", "default", "flex", "batch")
     ]
     assert (view.buried, view.spend_backlog, view.sealed_bytes) == (0, 0, 0)
+
+
+async def test_a_server_too_old_for_the_scripts_is_told_apart(
+    valkey_db: str, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_store(valkey_db) as client:
+        await require_commands(client)
+        monkeypatch.setattr(inspect, "NEWEST_COMMAND", "a-later-command")
+        with pytest.raises(StoreAway, match="this server has no a-later-command"):
+            await require_commands(client)
 
 
 async def test_waiting_running_and_claims_are_told_apart(valkey_db: str, store: Any):
@@ -53,9 +73,14 @@ async def test_waiting_is_right_before_any_worker_has_come(valkey_db: str, store
 
 async def test_the_spend_backlog_counts_until_rows_are_acknowledged(valkey_db: str, store: Any):
     store.xgroup_create(KEYS.spend, METERING_GROUP, "0", mkstream=True)
-    rows = [store.xadd(KEYS.spend, {"row": str(n)}) for n in range(4)]
-    store.xreadgroup(METERING_GROUP, "m", {KEYS.spend: ">"}, count=3)
-    store.xack(KEYS.spend, METERING_GROUP, rows[0])
+    rows = [encode_row(spend_row(n)) for n in range(4)]
+    for row in rows:
+        store.xadd(KEYS.spend, {"r": row})
+    store.incrby(KEYS.spend_rows, len(rows))
+    spend = SpendStream.connect(valkey_db, [KEYS], "m")
+    claims = await spend.claim(3)
+    await spend.ack(claims[:1])
+    await spend.close()
     async with open_store(valkey_db) as client:
         assert (await view_shard(client, KEYS)).spend_backlog == 3
 

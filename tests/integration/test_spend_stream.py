@@ -10,7 +10,7 @@ from shared.spend import encode_row
 from shared.valkey.client import ValkeyAway
 from shared.valkey.keys import METERING_GROUP, ShardKeys
 from shared.valkey.plain import plain_client
-from shared.valkey.spend import Claim, SpendStream, Undecodable
+from shared.valkey.spend import ENTRIES_PER_READ, Claim, SpendStream, Undecodable
 from tests.spend_rows import spend_row
 
 SHARDS = [ShardKeys(0), ShardKeys(1)]
@@ -42,7 +42,14 @@ async def other(valkey_db: str) -> AsyncIterator[SpendStream]:
 
 async def add(valkey: Redis, count: int, keys: ShardKeys = KEYS) -> None:
     for at in range(count):
-        await valkey.xadd(keys.spend, {"r": encode_row(spend_row(at))})
+        await add_entry(valkey, [encode_row(spend_row(at))], keys)
+
+
+async def add_entry(valkey: Redis, rows: list[bytes], keys: ShardKeys = KEYS) -> None:
+    """As the scripts do that end attempts."""
+    words = [word for row in rows for word in (b"r", row)]
+    await valkey.execute_command("XADD", keys.spend, "*", *words)
+    await valkey.incrby(keys.spend_rows, len(rows))
 
 
 def costs(claims: list[Claim]) -> list[int]:
@@ -90,7 +97,7 @@ async def test_more_than_one_command_of_entries_can_be_owned_and_acknowledged(
         for at in range(2500):
             many.xadd(KEYS.spend, {"r": encode_row(spend_row(at))})
         await many.execute()
-    for _ in range(3):
+    for _ in range(2500 // ENTRIES_PER_READ):
         await stream.claim(1000)
     owned = await stream.own()
     assert costs(owned) == list(range(2500))
@@ -125,6 +132,67 @@ async def test_a_quarantined_entry_is_kept_whole_beside_the_stream(
         {b"r": b"\xc1", b"entry": broken.entry, b"reason": b"unreadable"},
         {b"r": encode_row(row), b"entry": whole.entry, b"reason": b"refused"},
     ]
+
+
+async def test_an_entry_of_several_rows_goes_with_the_last_of_them(
+    stream: SpendStream, valkey: Redis
+) -> None:
+    await add_entry(valkey, [encode_row(spend_row(at)) for at in range(3)])
+    claims = await stream.claim(10)
+    assert costs(claims) == [0, 1, 2]
+    await stream.ack(claims[:1])
+    await stream.ack(claims[1:2])
+    assert await stream.backlog() == {0: 3}
+    await stream.ack(claims[2:])
+    assert (await stream.own(), await stream.backlog()) == ([], {0: 0})
+
+
+async def test_after_a_lost_connection_all_rows_of_an_entry_are_due_again(
+    stream: SpendStream, valkey: Redis
+) -> None:
+    await add_entry(valkey, [encode_row(spend_row(at)) for at in range(2)])
+    claims = await stream.claim(10)
+    await stream.ack(claims[:1])
+    again = await stream.own()
+    assert costs(again) == [0, 1]
+    await stream.ack(again[1:])
+    assert costs(await stream.own()) == [0, 1]
+
+
+async def test_one_bad_row_is_set_aside_and_its_neighbours_stay(
+    stream: SpendStream, valkey: Redis
+) -> None:
+    await add_entry(valkey, [encode_row(spend_row(1)), b"\xc1", encode_row(spend_row(2))])
+    claims = await stream.claim(10)
+    assert costs(claims) == [1, -1, 2]
+    await stream.quarantine(claims[1], "unreadable")
+    assert await valkey.xlen(KEYS.spend) == 1
+    await stream.ack([claims[0], claims[2]])
+    assert await valkey.xlen(KEYS.spend) == 0
+    ((_, kept),) = await valkey.xrange(KEYS.spend_quarantine)
+    assert kept[b"r"] == b"\xc1"
+
+
+async def test_an_acknowledgement_that_is_asked_again_is_counted_once(
+    stream: SpendStream, valkey: Redis
+) -> None:
+    await add_entry(valkey, [encode_row(spend_row(at)) for at in range(3)])
+    await add(valkey, 2)
+    claims = await stream.claim(1)
+    await stream.ack(claims)
+    await stream.ack(claims)
+    assert await stream.backlog() == {0: 2}
+
+
+async def test_a_backlog_that_was_miscounted_is_right_once_the_stream_is_empty(
+    stream: SpendStream, valkey: Redis
+) -> None:
+    await add(valkey, 2)
+    claims = await stream.claim(2)
+    await valkey.xdel(KEYS.spend, claims[0].entry)
+    assert await stream.backlog() == {0: 2}
+    await stream.ack(claims)
+    assert await stream.backlog() == {0: 0}
 
 
 async def test_a_silent_consumers_entries_are_taken_over(

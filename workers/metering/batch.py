@@ -25,7 +25,7 @@ class Batch:
         self._clock = clock
         self._max_rows = max_rows
         self._max_age = max_age_seconds
-        self._held: dict[tuple[int, bytes], Claim] = {}
+        self._held: dict[tuple[int, bytes, int], Claim] = {}
         self._since = 0.0
 
     def __len__(self) -> int:
@@ -54,8 +54,8 @@ class Batch:
         if not self._held:
             self._since = self._clock.monotonic()
         for claim in claims:
-            self._held.setdefault((claim.shard, claim.entry), claim)
+            self._held.setdefault((claim.shard, claim.entry, claim.position), claim)
 
     def remove(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
-            self._held.pop((claim.shard, claim.entry), None)
+            self._held.pop((claim.shard, claim.entry, claim.position), None)

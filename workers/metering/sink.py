@@ -17,11 +17,10 @@ from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.spend import SpendRow
 from shared.valkey.client import CommandRefused, ValkeyAway
-from shared.valkey.spend import Claim, Undecodable
+from shared.valkey.spend import ENTRIES_PER_READ, Claim, Undecodable
 from workers.metering.batch import Batch
 from workers.metering.outage import Outage, rest
 
-READ_ROWS = 1000
 POLL_SECONDS = 0.25
 """After a read that emptied the stream, rows gather this long: four wake-ups a second, not one
 for each row."""
@@ -129,12 +128,13 @@ class Sink:
         if self._clock.monotonic() >= self._next_reclaim:
             await self._take(await self._stream.reclaim(self._lease_seconds, self._batch.room))
             self._next_reclaim = self._clock.monotonic() + self._lease_seconds
-        asked = min(self._batch.room, READ_ROWS)
+        asked = min(self._batch.room, ENTRIES_PER_READ)
         if not asked:
             return
         claims = await self._stream.claim(asked, 0 if len(self._batch) else IDLE_SECONDS)
         await self._take(claims)
-        if len(claims) < asked and len(self._batch):
+        entries = {(claim.shard, claim.entry) for claim in claims}
+        if len(entries) < asked and len(self._batch):
             await rest(max(0.0, min(POLL_SECONDS, self._batch.seconds_left)), stop)
 
     async def _take(self, claims: Sequence[Claim]) -> None:

@@ -4,19 +4,18 @@ Every connection loads them when it opens, so a server that lost them learns the
 """
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 
 
 class Script:
     """One script, called by the SHA-1 of its text (EVALSHA)."""
 
-    def __init__(self, name: str, *, uses: str | None = None) -> None:
-        """`uses` names a file of functions, put between the script's first line and the rest."""
+    def __init__(self, name: str, *, uses: Sequence[str] = ()) -> None:
+        """`uses` names files of functions, put between the script's first line and the rest."""
         self.name = name
-        self.text = _read(name)
-        if uses is not None:
-            flags, _, rest = self.text.partition(b"\n")
-            self.text = b"\n".join((flags, _read(uses), rest))
+        flags, _, rest = _read(name).partition(b"\n")
+        self.text = b"\n".join((flags, *map(_read, uses), rest))
         # The protocol names scripts by SHA-1; nothing secret rests on it.
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
@@ -26,16 +25,17 @@ def _read(name: str) -> bytes:
 
 
 SERVER_AGE = "server_age"
+SPEND_ROWS = "spend_rows"
 
 ADMIT = Script("admit.v1")
-ATTEMPT = Script("attempt.v1", uses=SERVER_AGE)
-POST = Script("post.v1", uses=SERVER_AGE)
-SETTLE = Script("settle.v1")
+ATTEMPT = Script("attempt.v1", uses=(SERVER_AGE, SPEND_ROWS))
+POST = Script("post.v1", uses=(SERVER_AGE,))
+SETTLE = Script("settle.v1", uses=(SPEND_ROWS,))
 CANCEL = Script("cancel.v1")
 NOTIFY = Script("notify.v1")
-HEARTBEAT = Script("heartbeat.v1", uses=SERVER_AGE)
-RECLAIM = Script("reclaim.v1", uses=SERVER_AGE)
-GIVE_BACK = Script("give_back.v1")
+HEARTBEAT = Script("heartbeat.v1", uses=(SERVER_AGE,))
+RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
+GIVE_BACK = Script("give_back.v1", uses=(SPEND_ROWS,))
 BURY = Script("bury.v1")
 RENEW_INBOX = Script("renew_inbox.v1")
 

@@ -1,6 +1,6 @@
 #!lua
 -- Admits jobs, or says why not. Asked again with the same request id it changes nothing.
--- KEYS: 1 spend  2 sealed-bytes, then for each job: lane, job, done
+-- KEYS: 1 spend-rows  2 sealed-bytes  3 done, then for each job: lane, job
 -- ARGV: 1 lane capacity  2 max sealed bytes
 --       3 max spend backlog, less the rows that all jobs together may still add,
 --       then for each job: request id, header, sealed body
@@ -8,15 +8,23 @@
 -- spend_backlog.
 -- Limits and holds belong here, between the capacity gates and the XADD: all or nothing.
 local results, lengths = {}, {} -- what one call can ask once, it does not ask for every job
-local backlog = redis.call('XLEN', KEYS[1])
+local backlog = tonumber(redis.call('GET', KEYS[1]) or '0')
 local before = tonumber(redis.call('GET', KEYS[2]) or '0')
 local sealed = before
-for i = 3, #KEYS, 3 do
-  local lane, job, at = KEYS[i], KEYS[i + 1], i + 1
+local ids, jobs = {}, {}
+for i = 4, #KEYS, 2 do
+  ids[#ids + 1] = ARGV[#ids * 3 + 4]
+  jobs[#jobs + 1] = KEYS[i + 1]
+end
+local ended = redis.call('HMGET', KEYS[3], unpack(ids))
+local is_new = {} -- in this call, so that an id that stands there twice is let in once
+local any_known = redis.call('EXISTS', unpack(jobs)) > 0
+for n, job in ipairs(jobs) do
+  local lane, at = KEYS[2 * n + 2], 3 * n + 1
   local size = #ARGV[at + 2]
   local length = lengths[lane] or redis.call('XLEN', lane)
   local result
-  if redis.call('EXISTS', job, KEYS[i + 2]) > 0 then
+  if ended[n] or is_new[job] or (any_known and redis.call('EXISTS', job) > 0) then
     result = 'duplicate'
   elseif length >= tonumber(ARGV[1]) then
     result = 'queue_full'
@@ -27,11 +35,12 @@ for i = 3, #KEYS, 3 do
   else
     result = redis.call('XADD', lane, '*', 'r', ARGV[at], 'h', ARGV[at + 1], 'b', ARGV[at + 2])
     redis.call('HSET', job, 'entry', result, 'size', size)
+    is_new[job] = true
     sealed = sealed + size
     length = length + 1
   end
   lengths[lane] = length
-  results[#results + 1] = result
+  results[n] = result
 end
 if sealed > before then
   redis.call('INCRBY', KEYS[2], sealed - before)

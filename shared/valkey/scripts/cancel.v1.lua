@@ -8,14 +8,14 @@
 local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'size')
 if not state[1] then
   -- An admission that is still on its way must find that it came too late.
-  redis.call('SET', KEYS[2], 1, 'PX', ARGV[2])
+  redis.call('HSETEX', KEYS[2], 'PX', ARGV[2], 'FIELDS', 1, ARGV[1], 1)
   return 'ended'
 end
 if not state[2] then
   redis.call('XACK', KEYS[3], 'workers', state[1])
   redis.call('XDEL', KEYS[3], state[1])
   redis.call('DEL', KEYS[1])
-  redis.call('SET', KEYS[2], 1, 'PX', ARGV[2])
+  redis.call('HSETEX', KEYS[2], 'PX', ARGV[2], 'FIELDS', 1, ARGV[1], 1)
   redis.call('DECRBY', KEYS[4], state[3])
   return 'removed'
 end

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- Ends jobs that reply to one inbox: rows, last replies, and the jobs' removal are one step.
--- KEYS: 1 inbox  2 inbox lease  3 spend  4 sealed-bytes, then for each job: job, done, lane
+-- KEYS: 1 inbox  2 inbox lease  3 spend  4 spend-rows  5 sealed-bytes  6 done,
+--       then for each job: job, lane
 -- ARGV: 1 how long a job is remembered as done, in ms, then for each job:
 --       claim token, entry, request id, number of frames, number of rows, frames.., rows..
 -- Returns for each job: ok, gone (it had ended before), or fenced (another worker has it).
-local results, frames, jobs, size = {}, {}, {}, 0
-local entries = {} -- by lane: a call costs more than what it does, so they are made once for all
+-- A call costs more than what it does: what can be one for all jobs is gathered and made once.
+local results, frames, rows, jobs, done, size = {}, {}, {}, {}, {}, 0
+local entries = {} -- by lane
 local at = 2
-for i = 5, #KEYS, 3 do
+for i = 7, #KEYS, 2 do
   local token, entry, request = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local first_row = at + 5 + tonumber(ARGV[at + 3])
   local next_job = first_row + tonumber(ARGV[at + 4])
@@ -22,14 +24,16 @@ for i = 5, #KEYS, 3 do
       frames[#frames + 1] = ARGV[j]
     end
     for j = first_row, next_job - 1 do
-      redis.call('XADD', KEYS[3], '*', 'r', ARGV[j])
+      rows[#rows + 1] = 'r'
+      rows[#rows + 1] = ARGV[j]
     end
-    local lane = KEYS[i + 2]
+    local lane = KEYS[i + 1]
     entries[lane] = entries[lane] or {}
     table.insert(entries[lane], entry)
     jobs[#jobs + 1] = KEYS[i]
     size = size + tonumber(state[3])
-    redis.call('SET', KEYS[i + 1], 1, 'PX', ARGV[1])
+    done[#done + 1] = request
+    done[#done + 1] = 1
     results[#results + 1] = 'ok'
   end
   at = next_job
@@ -38,9 +42,11 @@ for lane, ended in pairs(entries) do
   redis.call('XACK', lane, 'workers', unpack(ended))
   redis.call('XDEL', lane, unpack(ended))
 end
+write_rows(KEYS[3], KEYS[4], rows)
 if #jobs > 0 then
   redis.call('DEL', unpack(jobs))
-  redis.call('DECRBY', KEYS[4], size)
+  redis.call('HSETEX', KEYS[6], 'PX', ARGV[1], 'FIELDS', #jobs, unpack(done))
+  redis.call('DECRBY', KEYS[5], size)
 end
 if #frames > 0 and redis.call('EXISTS', KEYS[2], KEYS[1]) > 0 then
   redis.call('XADD', KEYS[1], '*', unpack(frames))

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Drops stream entries that every group has had and acknowledged, should one not have been deleted.
--- KEYS: 1 stream
+-- KEYS: 1 spend  2 spend-rows
 -- Returns how many were dropped.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
@@ -31,4 +31,8 @@ end
 if not ms then
   return 0
 end
-return redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', ms, seq))
+local dropped = redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', ms, seq))
+if redis.call('XLEN', KEYS[1]) == 0 then
+  redis.call('SET', KEYS[2], 0)
+end
+return dropped
