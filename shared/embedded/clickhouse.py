@@ -3,6 +3,7 @@
 import http.client
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import shared
@@ -30,6 +31,11 @@ class ClickHouseServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/{DATABASE}"
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The front is a module of ours: it is found where this one was, installed or not."""
+        return {**SERVER_ENVIRONMENT, "PYTHONPATH": str(Path(shared.__path__[0]).parent)}
+
     def prepare(self) -> None:
         package_folder("chdb", wheel="chdb-core")  # to say so now, rather than in a child's log
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,8 +59,3 @@ class ClickHouseServer:
 
     def finish(self) -> None:
         """Nothing to do: the front creates the database before it answers."""
-
-
-def clickhouse_environment() -> dict[str, str]:
-    """The front is a module of ours: it is found where this one was, installed or not."""
-    return {**SERVER_ENVIRONMENT, "PYTHONPATH": str(Path(shared.__path__[0]).parent)}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.embedded.process import EmbeddedServerError
@@ -46,6 +47,10 @@ class PostgresServer:
     @property
     def url(self) -> str:
         return f"postgresql+asyncpg://{SUPERUSER}@127.0.0.1:{self._port}/{DATABASE}"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return SERVER_ENVIRONMENT
 
     def prepare(self) -> None:
         if self._cluster.exists():

@@ -3,6 +3,7 @@
 import importlib.util
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -32,6 +33,8 @@ class Server(Protocol):
         """Where clients reach the gateway's database on it."""
         ...
 
+    @property
+    def environment(self) -> Mapping[str, str]: ...
     @property
     def stop_signal(self) -> signal.Signals: ...
     @property

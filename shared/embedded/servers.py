@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.embedded.clickhouse import ClickHouseServer, clickhouse_environment
+from shared.embedded.clickhouse import ClickHouseServer
 from shared.embedded.ports import PortBook
 from shared.embedded.postgres import PostgresServer
 from shared.embedded.process import (
@@ -21,7 +21,7 @@ from shared.embedded.process import (
     end_forgotten,
     try_lock,
 )
-from shared.embedded.server import SERVER_ENVIRONMENT, Server, ServerName
+from shared.embedded.server import Server, ServerName
 from shared.embedded.valkey import ValkeyServer
 
 START_LIMIT_SECONDS = 60.0  # a second on a laptop; recovery after a kill may have a log to read
@@ -169,11 +169,10 @@ class EmbeddedServers:
         return lambda port: PostgresServer(self._data_dir, port, fsync=self._fsync)
 
     def _launch(self, server: Server) -> Launch:
-        ours = server.name == "clickhouse"
         return Launch(
             name=server.name,
             command=server.command(),
-            environment=clickhouse_environment() if ours else SERVER_ENVIRONMENT,
+            environment=server.environment,
             folder=self._folder,
             stop_signal=server.stop_signal,
             account=server.account,

@@ -3,10 +3,16 @@
 import platform
 import signal
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.embedded.root import Account
-from shared.embedded.server import ASK_LIMIT_SECONDS, ServerName, package_folder
+from shared.embedded.server import (
+    ASK_LIMIT_SECONDS,
+    SERVER_ENVIRONMENT,
+    ServerName,
+    package_folder,
+)
 
 _PONG = b"+PONG\r\n"
 
@@ -23,6 +29,12 @@ class ValkeyServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The wheel is built on the C library's allocator, where the official builds have jemalloc:
+        longer free lists per thread than its seven entries spare a tenth of the server's time."""
+        return {**SERVER_ENVIRONMENT, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096"}
 
     def prepare(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
