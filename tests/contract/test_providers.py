@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
-from shared.catalog import Provider
+from shared.catalog import Catalog, Provider
+from workers.providers.http.prepared import PreparedRequest
+from workers.providers.http.request import encode
 from workers.providers.near import NearProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.phala import PhalaProvider
+from workers.providers.registry import Credentials, build
 from workers.providers.vercel import VercelProvider
 
 TIMEOUTS = {"connect": 1.0, "read": 2.0, "write": 3.0, "pool": 4.0}
@@ -28,6 +34,45 @@ def test_a_call_carries_the_key_the_attempts_id_and_the_timeouts() -> None:
     assert request.headers["x-client-request-id"] == "r1"
     assert request.headers["accept-encoding"] == "identity"
     assert request.extensions["timeout"] == TIMEOUTS
+
+
+def test_the_head_of_a_call_is_what_would_be_written_for_the_same_request() -> None:
+    provider = OpenAIProvider("p", Provider(), base_url="https://host:444/v1", api_key="secret")
+    request = provider.chat_request({"model": "m"}, row_id="r1", timeouts=TIMEOUTS)
+    assert isinstance(request, PreparedRequest)
+    ordinary = httpx.Request(
+        request.method, request.url, headers=request.headers.raw, stream=request.stream
+    )
+    assert request.question()[1:] == encode(ordinary)[1:]
+
+
+def test_a_row_id_that_could_forge_a_header_is_not_sent() -> None:
+    provider = OpenAIProvider("p", Provider(), base_url="https://host/v1", api_key="secret")
+    with pytest.raises(httpx.LocalProtocolError):
+        provider.chat_request({"model": "m"}, row_id="r1\r\nx: y", timeouts=TIMEOUTS)
+
+
+def test_a_key_that_cannot_be_sent_switches_its_provider_off_and_no_other() -> None:
+    catalog = Catalog.from_toml(
+        """
+        [providers.bad]
+        type = "openai"
+        base_url = "https://bad/v1"
+        api_key_env = "BAD"
+        [providers.good]
+        type = "openai"
+        base_url = "https://good/v1"
+        api_key_env = "GOOD"
+        [models.m]
+        providers = [{ provider = "good", upstream_model = "m" }]
+        """
+    )
+    keys = {"BAD": SecretStr("se\r\ncret"), "GOOD": SecretStr("secret")}
+    with capture_logs() as logs:
+        built = build(catalog, Credentials(lambda name: keys.get(name or "")))
+    assert set(built) == {"good"}
+    assert [(line["action"], line["provider"]) for line in logs] == [("provider_unusable", "bad")]
+    assert "cret" not in str(logs)
 
 
 def test_near_is_asked_for_no_aliases() -> None:

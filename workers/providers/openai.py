@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from shared.catalog import TIER_OF_TYPE, Provider, Tier
-from workers.providers.http.request import build_request
+from workers.providers.http.prepared import Endpoint
 
 _encode = msgspec.json.Encoder().encode
 
@@ -21,24 +21,22 @@ class OpenAIProvider:
         self.name = name
         self.settings = settings
         self.tier: Tier = TIER_OF_TYPE[settings.type]
-        self._chat_url = httpx.URL(base_url.rstrip("/") + "/chat/completions")
-        self._headers = [
-            (b"authorization", b"Bearer " + api_key.encode()),
-            (b"content-type", b"application/json"),
-            (b"accept-encoding", b"identity"),  # what was sent is hashed and relayed as it is
-            (b"user-agent", b"ollm-gateway"),
-            *self.extra_headers,
-        ]
+        self._chat = Endpoint(
+            httpx.URL(base_url.rstrip("/") + "/chat/completions"),
+            [
+                (b"authorization", b"Bearer " + api_key.encode()),
+                (b"content-type", b"application/json"),
+                (b"accept-encoding", b"identity"),  # what was sent is hashed and relayed as it is
+                (b"user-agent", b"ollm-gateway"),
+                *self.extra_headers,
+            ],
+        )
 
     def chat_request(
         self, document: Mapping[str, Any], *, row_id: str, timeouts: Mapping[str, float | None]
     ) -> httpx.Request:
-        return build_request(
-            self._chat_url,
-            [*self._headers, (b"x-client-request-id", row_id.encode())],
-            _encode(self.enforce(document)),
-            timeouts=timeouts,
-        )
+        body = _encode(self.enforce(document))
+        return self._chat.request(body, row_id=row_id, timeouts=timeouts)
 
     def enforce(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """The document as it is sent: what the provider insists on is written last."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+import httpx
+import structlog
 from pydantic import SecretStr
 
 from shared.catalog import Catalog, Provider
@@ -10,6 +12,8 @@ from workers.providers.near import NearProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.phala import PhalaProvider
 from workers.providers.vercel import VercelProvider
+
+log = structlog.get_logger()
 
 TYPES: Mapping[str, type[OpenAIProvider]] = {
     "openai": OpenAIProvider,
@@ -41,5 +45,16 @@ def build(catalog: Catalog, credentials: Credentials) -> dict[str, ChatProvider]
     for name, settings in catalog.document.providers.items():
         base_url, key = credentials.base_url(settings), credentials.api_key(settings)
         if settings.enabled and base_url and key:
-            providers[name] = TYPES[settings.type](name, settings, base_url=base_url, api_key=key)
+            try:
+                provider = TYPES[settings.type](name, settings, base_url=base_url, api_key=key)
+            except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
+                # The error's own words may hold the key. The other providers must work on.
+                log.error(
+                    "A provider's address or key cannot be sent in a request",
+                    action="provider_unusable",
+                    provider=name,
+                    error=type(error).__name__,
+                )
+            else:
+                providers[name] = provider
     return providers

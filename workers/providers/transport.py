@@ -1,6 +1,6 @@
 """The way to every upstream: an HTTP/1.1 client behind httpx's transport interface.
 
-Both doors lead here. The hot path builds a request with `build_request` and awaits
+Both doors lead here. The hot path has an `Endpoint` make its requests and awaits
 `handle_async_request` itself; everything else uses an ordinary
 `httpx.AsyncClient(transport=UpstreamTransport())`.
 
@@ -26,6 +26,7 @@ import httpx
 from typing_extensions import override
 
 from workers.providers.http.pool import HTTP_PORT, HTTPS_PORT, Limits, Pool
+from workers.providers.http.prepared import LeanResponse, PreparedRequest
 from workers.providers.http.request import encode
 
 # Completions may think for minutes before their first byte; the caller's own total is tighter.
@@ -59,22 +60,13 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        question = encode(request)
+        question = request.question() if isinstance(request, PreparedRequest) else encode(request)
         timeouts = request.extensions.get("timeout") or self._timeouts
         url = request.url
         pool = self._pools.get((url.scheme, url.raw_host, url.port)) or self._new_pool(request)
         connection = pool.take() or await pool.acquire(request, timeouts)
         answer = await connection.ask(question, timeouts)
-        return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            stream=answer,
-            request=request,
-            extensions={
-                "http_version": b"HTTP/" + answer.version.encode(),
-                "network_stream": connection.network_stream,
-            },
-        )
+        return LeanResponse(answer, connection.network_stream)
 
     def _new_pool(self, request: httpx.Request) -> Pool:
         url = request.url

@@ -50,7 +50,7 @@ def build_request(
 
 def encode(request: httpx.Request) -> Question:
     """Checks the request and writes its head. Raises `httpx.LocalProtocolError`."""
-    head, watched = _write_head(request)
+    head, watched = _written(request)
     chunked, length = _framing(request, watched)
     keep_alive = b"close" not in watched.get(b"connection", b"").lower()
     stream = request.stream
@@ -64,7 +64,13 @@ def encode(request: httpx.Request) -> Question:
     return Question(request, head, b"", stream, length, chunked, keep_alive)
 
 
-def _write_head(request: httpx.Request) -> tuple[bytes, dict[bytes, bytes]]:
+def write_head(request: httpx.Request) -> bytes:
+    """The head alone, checked. Raises `httpx.LocalProtocolError`."""
+    head, _ = _written(request)
+    return head
+
+
+def _written(request: httpx.Request) -> tuple[bytes, dict[bytes, bytes]]:
     # A method outside ASCII becomes `?`, which no token holds: refused below like any other.
     method = request.method.encode("ascii", "replace")
     names, lines, watched = [method], [b"%b %b HTTP/1.1" % (method, request.url.raw_path)], {}
