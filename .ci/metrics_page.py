@@ -4,9 +4,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from shared.metrics import Metrics
+from shared.tally import Family
 from shared.valkey.process_metrics import KEPT_SECONDS, PUBLISH_SECONDS, STORE_GAUGES
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -31,11 +30,11 @@ catalog does not list appears as `<provider>:<model>`. Histograms are in seconds
 
 def rows() -> Iterator[str]:
     for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, Family):
             (family,) = metric.describe()
             # The library takes the ending off a counter's name and puts it back on its samples.
             name = family.name + ("_total" if family.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            labels = ", ".join(f"`{label}`" for label in metric.label_names)
             where = " *Of the stores.*" if family.name in STORE_GAUGES else ""
             yield f"| `{name}` | {family.type} | {labels} | {family.documentation}{where} |\n"
 

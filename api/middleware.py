@@ -76,7 +76,7 @@ class Edge:
         self._app = app
         self._hot = hot
         self._catalog = catalog
-        self._meter = Meter(metrics)
+        self._metrics = metrics
         self._drain = drain
         self._access_log = access_log
 
@@ -143,7 +143,8 @@ class Edge:
         if route in OPEN_PATHS:
             return  # probes and scrapes would drown the rest
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
-        self._meter.count(route, method, status, seconds)
+        self._metrics.requests.labels(route, method, status).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
         if self._access_log is not None:
             line = Line(scope[REQUEST_ID], method, route, status, seconds)
             self._access_log.record(line)
@@ -156,34 +157,6 @@ class Edge:
         if path.startswith(HEALTH_PREFIXES):
             return path.removeprefix(API_PREFIX)
         return path[len(API_ALIAS) :] if path.startswith(API_PREFIX) else path
-
-
-class Meter:
-    """The request metrics, with their label lookups done once per combination."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._counters: dict[tuple[str, str, int], _Counter] = {}
-        self._histograms: dict[str, _Histogram] = {}
-
-    def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        key = (route, method, status)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = self._metrics.requests.labels(route, method, status)
-        counter.inc()
-        histogram = self._histograms.get(route)
-        if histogram is None:
-            histogram = self._histograms[route] = self._metrics.request_seconds.labels(route)
-        histogram.observe(seconds)
-
-
-class _Counter(Protocol):
-    def inc(self) -> None: ...
-
-
-class _Histogram(Protocol):
-    def observe(self, amount: float) -> None: ...
 
 
 def _headers(request_id: str, *, is_health: bool) -> list[tuple[bytes, bytes]]:

@@ -4,7 +4,9 @@ docs/metrics.md lists the same names; a test compares the two. Label values are 
 providers come from the catalog, codes and statuses from our own tables.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
+
+from shared.tally import Counter, Gauge, Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

@@ -77,7 +77,7 @@ class World:
         return answer
 
     def counted(self, route, method, status) -> float:
-        return float(self.metrics.requests.labels(route, method, status)._value.get())
+        return float(self.metrics.requests.labels(route, method, status).value)
 
 
 async def test_every_answer_carries_one_request_id_under_every_name():
