@@ -5,9 +5,12 @@ sends anything stays open for ever; both are bounded here.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -15,11 +18,14 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from api.http_cycle import Cycle
 from api.joined_writes import joined
 from api.problems import JSON, encode_error
 from shared.errors import ErrorBody, InvalidRequest
 from shared.ids import dashed, new_id
 
+_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_.-]+)+")
+"""Nothing in it to decode or to take apart; not `//host`, which a URL parser reads otherwise."""
 MAX_HEAD_BYTES = 64 << 10
 """Names, values and the URL together; Node's and nginx's defaults are 16 and 32 KiB."""
 FIRST_BYTE_SECONDS = 30.0
@@ -77,6 +83,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self._grow(len(name) + len(value))
         super().on_header(name, value)
 
+    @override
+    def on_headers_complete(self) -> None:
+        """As uvicorn's, for the server as it is configured: no upgrades, no limit of concurrency."""
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"], scope["raw_path"], scope["query_string"] = _target(self.url)
+        running: RequestResponseCycle | None = self.cycle  # None at first, whatever its type says
+        cycle = self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if running is None or running.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:  # pipelined: its turn comes when the one before it is answered
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
     def _grow(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -99,6 +133,14 @@ class BoundedProtocol(HttpToolsProtocol):
         ]
         self.transport.write(b"".join(head) + content)
         self.transport.close()
+
+
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it was sent, query. Raises HttpParserInvalidURLError or UnicodeDecodeError."""
+    if _PLAIN_PATH.fullmatch(url):
+        return url.decode("ascii"), url, b""
+    parsed = httptools.parse_url(url)
+    return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""
 
 
 def _broken(message: str) -> ErrorBody:
