@@ -113,10 +113,13 @@ class ChatAnswer:
         deltas = characters = 0
         for choice in choices:
             delta = choice.delta
-            length = len(delta.content or "")
-            for text in (delta.reasoning_content, delta.reasoning, delta.refusal):
-                if text:
-                    length += len(text)
+            length = len(delta.content) if delta.content else 0
+            if delta.reasoning_content:
+                length += len(delta.reasoning_content)
+            if delta.reasoning:
+                length += len(delta.reasoning)
+            if delta.refusal:
+                length += len(delta.refusal)
             if length:
                 deltas += 1
                 characters += length

@@ -76,9 +76,13 @@ class ChunkHead:
     def run(self, events: Sequence[bytes], start: int) -> int:
         """Where the chunks end that begin with the known head, from `start` on."""
         head, end = self._comes, start
-        if head is not None:
-            while end < len(events) and events[end].startswith(head) and USAGE not in events[end]:
-                end += 1
+        if head is None:
+            return end
+        while end < len(events) and events[end].startswith(head):
+            end += 1
+        # Usage comes last. Chunks before it that have one too are found when they are decoded.
+        while end > start and USAGE in events[end - 1]:
+            end -= 1
         return end
 
     def rewrite(self, events: Sequence[bytes]) -> tuple[bytes, list[Choice]] | None:

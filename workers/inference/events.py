@@ -27,11 +27,11 @@ class EventSplitter:
             text = text[: len(text) - len(held)].replace(b"\r\n", b"\n")
         else:
             held = b""
-        *events, rest = text.split(b"\n\n")
+        whole, end, rest = text.rpartition(b"\n\n")
         self._rest = rest + held
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLong
-        return [data for event in events if (data := _data(event)) is not None]
+        return _events(whole) if end else []
 
     @property
     def is_clean(self) -> bool:
@@ -39,8 +39,16 @@ class EventSplitter:
         return not self._rest.strip()
 
 
+def _events(text: bytes) -> list[bytes]:
+    """The data of each event of a text that ends where an event does."""
+    if text.startswith(b"data: "):
+        # The common case: every event is one line of data, and splitting is all there is to do.
+        events = text[6:].split(b"\n\ndata: ")
+        if text.count(b"\n") == 2 * (len(events) - 1):
+            return events
+    return [data for event in text.split(b"\n\n") if (data := _data(event)) is not None]
+
+
 def _data(event: bytes) -> bytes | None:
-    if event.startswith(b"data: ") and b"\n" not in event:
-        return event[6:]  # the common case: one line
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line[:5] == b"data:"]
     return b"\n".join(lines) if lines else None

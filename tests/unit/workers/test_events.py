@@ -30,3 +30,27 @@ def test_an_event_without_end_is_refused() -> None:
     splitter = EventSplitter()
     with pytest.raises(EventTooLong):
         splitter.feed(b"data: " + b"x" * MAX_EVENT_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (b"data: 1\n\ndata: 2\n\n", [b"1", b"2"]),
+        (b"data: 1\n\ndata:2\n\n", [b"1", b"2"]),
+        (b"data: 1\ndata: 2\n\ndata: 3\n\n", [b"1\n2", b"3"]),
+        (b"data: 1\n\nid: 5\ndata: 2\n\n", [b"1", b"2"]),
+        (b"data: 1\n\n: note\n\ndata: 2\n\n", [b"1", b"2"]),
+        (b"data: 1\n\n\ndata: 2\n\n", [b"1", b"2"]),
+        (b"data: 1\n\n\n\ndata: 2\n\n", [b"1", b"2"]),
+        (b"data: 1\nid: 5\n\n", [b"1"]),
+        (b"\n\ndata: 1\n\n", [b"1"]),
+        (b"data: \n\n", [b""]),
+        (b"\n\n", []),
+    ],
+)
+def test_a_text_of_mixed_events_is_taken_apart_at_every_blank_line(
+    stream: bytes, events: list[bytes]
+) -> None:
+    assert EventSplitter().feed(stream) == events
+    splitter = EventSplitter()
+    assert [e for at in range(len(stream)) for e in splitter.feed(stream[at : at + 1])] == events
