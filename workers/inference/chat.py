@@ -234,6 +234,9 @@ def _length(message: Any) -> int:
     """Characters of what a message or delta says: content, reasoning, refusal, tool arguments."""
     if not isinstance(message, dict):
         return 0
+    content = message.get("content")
+    if isinstance(content, str) and len(message) == 2 and "role" in message:
+        return len(content)  # the common case: a role and a text
     total = 0
     for name in ("content", "reasoning_content", "reasoning", "refusal"):
         value = message.get(name)
