@@ -22,6 +22,7 @@ from shared.errors import ErrorBody
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.reply import Answer
+from shared.tally import Counter
 
 SSE_HEADERS = {"cache-control": "no-cache"}
 _encode = msgspec.json.Encoder().encode
@@ -38,8 +39,10 @@ class ReadyStream(EventSourceResponse):
     the watch over the client are ours already, and three tasks a stream cost more than the stream.
     """
 
+    @override
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
-        super().__init__(parts, headers=SSE_HEADERS, sep="\n", ping=0)
+        vars(self).update(_SAME_FOR_ALL)
+        self.body_iterator = parts
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,6 +54,47 @@ class ReadyStream(EventSourceResponse):
         async for part in self.body_iterator:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield
+
+
+# What the library sets up for a response, made once: its headers are the same for every stream, and
+# its lock, which nobody takes here, costs more than all of the rest.
+_SAME_FOR_ALL = vars(EventSourceResponse(_nothing(), headers=SSE_HEADERS, sep="\n", ping=0))
+
+
+class Parts:
+    """A stream's bytes, joined as they gathered. Raises StreamCut after an error event.
+
+    Not a generator, which the event loop would have to keep a record of.
+    """
+
+    __slots__ = ("_cut", "_has_told", "_waiter")
+
+    def __init__(self, waiter: Waiter, cut: Counter) -> None:
+        waiter.streaming = True
+        self._waiter = waiter
+        self._cut = cut
+        self._has_told = False
+
+    def __aiter__(self) -> "Parts":
+        return self
+
+    async def __anext__(self) -> bytes:
+        waiter = self._waiter
+        await waiter.changed()
+        if waiter.left or self._has_told:
+            raise StreamCut  # nobody is there to send anything to, or nothing is left to say
+        if waiter.parts:
+            return waiter.take()
+        if waiter.error is None:
+            raise StopAsyncIteration
+        self._has_told = True
+        self._cut.labels(waiter.error.code or waiter.error.type).inc()
+        return error_event(waiter.error)
 
 
 class Relay:
@@ -96,7 +140,7 @@ class Relay:
             await send_error(send, waiter.error)
         else:
             try:
-                await ReadyStream(self._parts(waiter))(scope, receive, send)
+                await ReadyStream(Parts(waiter, self._cut))(scope, receive, send)
             except StreamCut:
                 return  # the server closes the connection of a response that was not finished
 
@@ -117,22 +161,6 @@ class Relay:
             headers.append((b"x-ollm-cost-usd", answer.cost_usd.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-
-    async def _parts(self, waiter: Waiter) -> AsyncIterator[bytes]:
-        """The stream's bytes, joined as they gathered. Raises StreamCut after an error event."""
-        waiter.streaming = True
-        while True:
-            await waiter.changed()
-            if waiter.left:
-                raise StreamCut  # nobody is there to send anything to
-            if waiter.parts:
-                yield waiter.take()
-            if waiter.ended and not waiter.parts:
-                break
-        if waiter.error is not None:
-            self._cut.labels(waiter.error.code or waiter.error.type).inc()
-            yield error_event(waiter.error)
-            raise StreamCut
 
 
 def error_event(error: ErrorBody) -> bytes:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from shared.errors import ErrorBody, GatewayError, Overloaded, UpstreamFailed
 from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
+from shared.run import unpack
 from shared.seal import Seal
 
 PAUSE_BYTES = 256 << 10
@@ -109,7 +110,7 @@ class Waiter:
             self.error = decode_error(payload)
             self.ended = self.settled = True
         else:
-            self._add(payload)
+            self._add(unpack(payload))
             if kind == Kind.END:
                 self.ended = self.settled = True
         self._notify()

@@ -2,7 +2,7 @@
 
 A stream entry carries many replies as field/value pairs: the field is the request id (32 hex
 digits), the value a frame. A frame is `kind (1 byte) · number (4 bytes, big endian) · claim count
-(2 bytes) · sealed payload`. Numbers start at 1 and have no gaps; the last frame is a HEAD_AND_END,
+(2 bytes) · sealed payload`. Numbers start at 1 and have no gaps; the last frame is a WHOLE,
 END or FAILED. Repeats are dropped by number; a gap, or a second claim after the first reply, ends
 a stream as failed: it must never look complete.
 """
@@ -21,7 +21,7 @@ class Kind(IntEnum):
     WHOLE = 1
     """A whole answer: payload is an `Answer`."""
     DELTA = 2
-    """Bytes of a stream, ready to be sent to the client as they are."""
+    """Text of a stream, ready to be sent once its runs are unpacked (`shared.run`)."""
     END = 3
     """The stream's last bytes, `[DONE]` included; nothing follows."""
     FAILED = 4

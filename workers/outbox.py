@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 
 from shared.reply import Kind, pack_frame
+from shared.run import unpacked_size
 from shared.seal import Seal
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.inbox import Ending, Post, Poster
@@ -65,12 +66,13 @@ class Outbox:
     # ---- what handlers call; none of it waits
 
     def post(self, held: HeldJob, data: bytes) -> None:
-        """Adds bytes of a stream."""
+        """Adds text of a stream, which may hold packed runs."""
         if held.lost or held.ending or not data:
             return
+        size = unpacked_size(data)  # what its reader will have to hold
         held.deltas.append(data)
-        held.delta_bytes += len(data)
-        self._waiting_bytes += len(data)
+        held.delta_bytes += size
+        self._waiting_bytes += size
         self._speaking[held.request_id] = held
         if not held.posted or not self._window:
             held.posted = True

@@ -16,6 +16,7 @@ from shared.ids import new_id
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
+from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
 from shared.valkey.keys import ShardKeys
@@ -187,7 +188,8 @@ class Asker:
             got = self._replies.setdefault(request_id, Replies())
             if number > len(got.frames) or kind == Kind.FAILED:  # else a repeat: sent again
                 assert number == len(got.frames) + 1 or kind == Kind.FAILED, got.frames
-                got.frames.append((kind, number, claim, payload))
+                text = unpack(payload) if kind in (Kind.DELTA, Kind.END) else payload
+                got.frames.append((kind, number, claim, text))
         return self._replies.setdefault(header.request_id, Replies())
 
     async def ended(self, header: JobHeader) -> Replies:

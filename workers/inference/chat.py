@@ -94,7 +94,10 @@ class ChatAnswer:
     # ---- streamed
 
     def chunks(self, events: Sequence[bytes], attempt: Attempt) -> Iterator[bytes]:
-        """What the client gets for these events. Raises AttemptFailed at an error event."""
+        """What the client gets for these events, with packed runs (`shared.run`) in it.
+
+        Raises AttemptFailed at an error event.
+        """
         at = 0
         while at < len(events):
             end = self._head.run(events, at)

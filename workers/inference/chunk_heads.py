@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from shared import run
+
 CHOICES = b'"choices":'
 USAGE = b'"usage":{'
 
@@ -86,7 +88,7 @@ class ChunkHead:
         return end
 
     def rewrite(self, events: Sequence[bytes]) -> tuple[bytes, list[Choice]] | None:
-        """Chunks of one run, for the client, and the choice of each, decoded all at once.
+        """Chunks that share the head, as a packed run, and the choice of each, decoded all at once.
 
         None when any of them must take the ordinary way.
         """
@@ -97,6 +99,8 @@ class ChunkHead:
         # must end as an object does: then none can leave open what the next one closes.
         if b"\r" in text or not text.count(b"\n") == text.count(b"}\n") == len(tails):
             return None
+        if run.holds_marks(text):
+            return None
         try:
             rests = _decode_rests(text)
             if not text.isascii():
@@ -106,4 +110,4 @@ class ChunkHead:
         choices = [choice for rest in rests for choice in rest.choices]
         if not len(rests) == len(choices) == len(tails):
             return None
-        return self._leaves + (b"\n\n" + self._leaves).join(tails) + b"\n\n", choices
+        return run.pack(self._leaves, tails), choices

@@ -8,6 +8,7 @@ import pytest
 from api.waiter import MAX_BUFFERED_BYTES, PAUSE_BYTES, Waiter
 from shared.errors import ErrorBody
 from shared.reply import Answer, Kind, encode_answer, encode_error, pack_frame
+from shared.run import pack
 from shared.seal import Seal, SealBroken
 
 SEAL = Seal([os.urandom(32)])
@@ -44,6 +45,12 @@ async def test_deltas_are_handed_out_joined_and_in_order(waiter: Waiter) -> None
     assert waiter.take() == b"end"
     assert waiter.ended
     assert waiter.error is None
+
+
+async def test_packed_runs_are_written_out_and_counted_so(waiter: Waiter) -> None:
+    waiter.feed(frame(Kind.DELTA, 1, pack(b"head ", [b"one", b"two"]) + b"three"))
+    assert waiter.buffered == len(b"head one\n\nhead two\n\nthree")
+    assert waiter.take() == b"head one\n\nhead two\n\nthree"
 
 
 async def test_a_repeated_reply_is_dropped(waiter: Waiter) -> None:

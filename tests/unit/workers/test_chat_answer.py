@@ -8,6 +8,7 @@ import pytest
 
 from shared.clock import StillClock
 from shared.job import JobHeader
+from shared.run import unpack
 from shared.usage import Price, Usage
 from tests.unit.workers.jobs import INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.attempt import Attempt
@@ -37,7 +38,7 @@ class Case:
 
     def chunk(self, document: object) -> Any:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        out = b"".join(self.answer.chunks([data], self.attempt))
+        out = unpack(b"".join(self.answer.chunks([data], self.attempt)))
         return json.loads(out.removeprefix(b"data: ")) if out else None
 
     def ending(self) -> bytes:

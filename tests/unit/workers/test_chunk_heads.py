@@ -9,6 +9,7 @@ import pytest
 
 from shared.clock import StillClock
 from shared.job import JobHeader
+from shared.run import unpack
 from shared.usage import Price
 from tests.unit.workers.jobs import a_header, an_attempt
 from workers.inference.attempt import Attempt
@@ -52,7 +53,7 @@ class Rewriter:
     def told(self, event: bytes) -> Any:
         """The event for the client, decoded; None where it gets none; or the failure."""
         try:
-            out = b"".join(self.answer.chunks([event], self.attempt))
+            out = unpack(b"".join(self.answer.chunks([event], self.attempt)))
         except AttemptFailed as failed:
             return failed.error.message
         if not out:
@@ -75,7 +76,8 @@ def decoded(stream: bytes) -> list[Any]:
 
 def rewritten(head: ChunkHead, event: bytes) -> tuple[bytes, list[Choice]] | None:
     """The short way's answer for one chunk."""
-    return head.rewrite([event]) if head.run([event], 0) == 1 else None
+    found = head.rewrite([event]) if head.run([event], 0) == 1 else None
+    return (unpack(found[0]), found[1]) if found else None
 
 
 def taught(first: bytes) -> Rewriter:
@@ -167,10 +169,10 @@ def test_chunks_rewritten_together_come_out_as_one_by_one(seed: int) -> None:
     events = [event for event in events if Rewriter().told(event) not in FAILURES]
     sound = dumps(plain(), 0)
     together, singly = taught(sound), taught(sound)
-    out = b"".join(together.answer.chunks(events, together.attempt))
+    out = unpack(b"".join(together.answer.chunks(events, together.attempt)))
     one_by_one = [singly.answer.chunks([event], singly.attempt) for event in events]
     # The order of members may differ: it is the short way's or the ordinary one's.
-    assert decoded(out) == decoded(b"".join(part for parts in one_by_one for part in parts))
+    assert decoded(out) == decoded(unpack(b"".join(part for parts in one_by_one for part in parts)))
     assert together.counted == singly.counted
 
 
@@ -257,10 +259,24 @@ def test_a_chunk_of_another_pattern_teaches_nothing(event: bytes) -> None:
         b'[{"delta":{},"x":"\xff"}]}',
         b'[{"delta":\n{}}]}',
         b'[{"delta":\r{}}]}',
+        b'[{"delta":{},"x":"\x01"}]}',
+        b'[{"delta":{},"x":"\x02"}]}',
+        b'[{"delta":{},"x":"\x03"}]}',
         b"[{}]}",
         b"",
     ],
-    ids=["deep", "not UTF-8", "not UTF-8 aside", "LF", "CR", "no delta", "cut"],
+    ids=[
+        "deep",
+        "not UTF-8",
+        "not UTF-8 aside",
+        "LF",
+        "CR",
+        "run opens",
+        "run goes on",
+        "run closes",
+        "no delta",
+        "cut",
+    ],
 )
 def test_what_could_harm_is_left_to_the_ordinary_way(tail: bytes) -> None:
     head = ChunkHead({"id": "ours"})
