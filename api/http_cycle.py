@@ -10,10 +10,12 @@ from typing import Any
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-# RFC 9110 §5.6.2, the characters of a token: all that a header's name may hold.
-_TOKEN_BYTES = (string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode()
-# RFC 9110 §5.5: no control characters but the tab; line ends are counted apart.
-_FORBIDDEN_BYTES = bytes(set(range(32)) - set(b"\t\r\n")) + b"\x7f"
+# RFC 9110 §5.6.2, the characters of a token, in lower case: all that a header's name may hold in
+# ASGI. One in upper case would not be found among the framing either, and must not pass unseen.
+_NAME_BYTES = (string.ascii_lowercase + string.digits + "!#$%&'*+-.^_`|~").encode()
+# RFC 9110 §5.5: no control characters but the tab.
+_CONTROL_BYTES = bytes(set(range(32)) - set(b"\t")) + b"\x7f"
+_STATUS = {status: line.removesuffix(b"\r\n") for status, line in STATUS_LINE.items()}
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _WITHOUT_BODY = (204, 304)
 
@@ -102,15 +104,13 @@ class Cycle(RequestResponseCycle):
 
 def _head(status: int, headers: Headers) -> bytes:
     """Raises RuntimeError for a name or a value that could be read as something else."""
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
     names = [name for name, _ in headers]
-    if b"" in names or b"".join(names).translate(None, _TOKEN_BYTES):
+    if b"" in names or b"".join(names).translate(None, _NAME_BYTES):
         raise RuntimeError("Invalid HTTP header name.")
-    # One line end per line: any further CR or LF came in with a value and would forge a header.
-    ends = len(lines) + 2
-    if not head.count(b"\r") == head.count(b"\n") == ends:
-        raise RuntimeError("Invalid HTTP header value.")
-    if len(head.translate(None, _FORBIDDEN_BYTES)) != len(head):
+    head = b"\r\n".join((_STATUS[status], *map(b": ".join, headers), b"", b""))
+    # Our own line ends are known by number. Anything more, a line end above all, came in with a
+    # value and would forge a header.
+    plain = head.translate(None, _CONTROL_BYTES)
+    if len(head) - len(plain) != 2 * (len(headers) + 2):
         raise RuntimeError("Invalid HTTP header value.")
     return head

@@ -80,8 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        # uvicorn's own words, without a second call for every header of every request.
-        self._grow(len(name) + len(value))
+        # uvicorn's own words and `_grow`'s, without further calls for every header.
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadTooLarge
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True

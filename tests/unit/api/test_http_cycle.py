@@ -106,12 +106,15 @@ async def test_an_answer_is_the_one_uvicorn_would_send(
         (b"a b", b"1"),
         (b"a:", b"1"),
         (b"a\r\nb", b"1"),
+        (b"Content-Length", b"1"),
         (b"a", b"1\r\nb: 2"),
         (b"a", b"1\n"),
         (b"a", b"1\r"),
         (b"a", b"1\x00"),
         (b"a", b"1\x1b[2J"),
         (b"a", b"1\x7f"),
+        (b"a", b"\r\n"),
+        (b"a: 1\r\nb", b"2"),
     ],
 )
 async def test_a_header_that_could_forge_another_is_refused_and_nothing_is_sent(
