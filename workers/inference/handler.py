@@ -1,6 +1,7 @@
-"""Runs chat jobs to their ends, whatever happens to them, and ends those that must not be run."""
+"""Runs jobs to their ends, whatever happens to them, and ends those that must not be run."""
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
 import structlog
@@ -12,9 +13,13 @@ from shared.reply import Kind, encode_error
 from shared.seal import Seal
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
-from workers.inference.chat_job import Catalogs, ChatJob, Collaborators, Recorder
+from workers.inference.chat_exchange import ChatExchange
+from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
 from workers.inference.meter import Meter
 from workers.outbox import Outbox
+
+EXCHANGES: Mapping[str, Begin] = {"chat.completions": ChatExchange}
+"""By the endpoint in a job's header."""
 
 log = structlog.get_logger()
 
@@ -41,7 +46,8 @@ class Inference:
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:
         """Runs a job until it is settled, lost, or given back. Raises nothing but cancellation."""
-        job = ChatJob(self._shared, held, outbox, recorder)
+        begin = EXCHANGES.get(held.header.endpoint)
+        job = Job(self._shared, held, outbox, recorder, begin)
         try:
             await job.run()
         except GatewayError as error:

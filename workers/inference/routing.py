@@ -1,6 +1,5 @@
 """Which providers may answer a job, in which order, and how long each may take."""
 
-import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -18,7 +17,6 @@ from workers.inference.breaker import Breaker
 from workers.providers.base import ChatProvider
 from workers.providers.registry import Credentials, build
 
-UNKNOWN_CATALOG_SECONDS = 0.2
 POOL_SECONDS = 10.0
 WRITE_SECONDS = 60.0
 CATALOGS_KEPT = 16
@@ -145,8 +143,6 @@ class RoutingTable:
             log.warning("A catalog cannot be loaded", action="catalog_away", error=repr(error))
             catalog = None
         if catalog is None:
-            # Another worker may know it; without a pause this one would only claim it again.
-            await asyncio.sleep(UNKNOWN_CATALOG_SECONDS)
             return None
         if len(self._routings) >= CATALOGS_KEPT:
             self._routings.pop(next(iter(self._routings)))

@@ -27,12 +27,10 @@ from typing_extensions import override
 
 from workers.providers.http.pool import HTTP_PORT, HTTPS_PORT, Limits, Pool
 from workers.providers.http.prepared import LeanResponse, PreparedRequest
-from workers.providers.http.request import encode
+from workers.providers.http.request import Origin, encode, origin_of
 
 # Completions may think for minutes before their first byte; the caller's own total is tighter.
 DEFAULT_TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=30.0, pool=10.0)
-
-Origin = tuple[str, bytes, int | None]
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
@@ -60,22 +58,24 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        question = request.question() if isinstance(request, PreparedRequest) else encode(request)
-        timeouts = request.extensions.get("timeout") or self._timeouts
-        url = request.url
-        pool = self._pools.get((url.scheme, url.raw_host, url.port)) or self._new_pool(request)
+        if isinstance(request, PreparedRequest):
+            origin, question, timeouts = request.origin, request.question(), request.timeouts
+        else:
+            origin, question = origin_of(request.url), encode(request)
+            timeouts = request.extensions.get("timeout") or self._timeouts
+        pool = self._pools.get(origin) or self._new_pool(request, origin)
         connection = pool.take() or await pool.acquire(request, timeouts)
         answer = await connection.ask(question, timeouts)
         return LeanResponse(answer, connection.network_stream)
 
-    def _new_pool(self, request: httpx.Request) -> Pool:
+    def _new_pool(self, request: httpx.Request, origin: Origin) -> Pool:
         url = request.url
         if self._closed:
             raise httpx.ConnectError("the transport is closed", request=request)
         if url.scheme not in ("http", "https") or not url.host:
             raise httpx.UnsupportedProtocol("neither http nor https", request=request)
         secure = url.scheme == "https"
-        pool = self._pools[(url.scheme, url.raw_host, url.port)] = Pool(
+        pool = self._pools[origin] = Pool(
             host=url.raw_host.decode("ascii"),
             port=url.port or (HTTPS_PORT if secure else HTTP_PORT),
             ssl_context=self._ssl_context if secure else None,

@@ -10,7 +10,6 @@ from shared.clock import StillClock
 from shared.errors import NotFound, Overloaded
 from shared.metrics import Metrics
 from tests.catalogs import a_catalog
-from workers.inference import routing as module
 from workers.inference.breaker import Breaker
 from workers.inference.routing import CATALOGS_KEPT, Routing, RoutingTable, backoff
 from workers.providers.registry import Credentials
@@ -141,11 +140,6 @@ def table_over(shelf: Shelf) -> RoutingTable:
     return RoutingTable(shelf, Credentials(lookup), StillClock(), Metrics())
 
 
-@pytest.fixture
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNKNOWN_CATALOG_SECONDS", 0.0)
-
-
 async def test_a_catalog_is_asked_for_once() -> None:
     shelf = Shelf(catalog())
     table = table_over(shelf)
@@ -155,7 +149,6 @@ async def test_a_catalog_is_asked_for_once() -> None:
     assert shelf.asked == [shelf.current.hash]
 
 
-@pytest.mark.usefixtures("without_pause")
 async def test_an_unknown_catalog_and_a_store_that_is_away_give_none_and_are_asked_again() -> None:
     shelf = Shelf(catalog())
     table = table_over(shelf)

@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 from typing_extensions import override
 
-from workers.providers.http.request import Question, write_head
+from workers.providers.http.connection import NetworkStream
+from workers.providers.http.request import Origin, Question, origin_of, write_head
 from workers.providers.http.response import Answer
 
-LENGTH = b"Content-Length: %d\r\n\r\n"
+OWN_LINES = b"x-client-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 
 
 class Endpoint:
@@ -23,6 +24,7 @@ class Endpoint:
     def __init__(self, url: httpx.URL, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises `httpx.LocalProtocolError`. `headers` has neither Host nor Content-Length."""
         self.url = url
+        self.origin = origin_of(url)
         constant = [(b"Host", url.netloc), *headers]
         # With a stream given, httpx adds no headers of its own.
         bare = httpx.Request("POST", url, headers=constant, stream=httpx.ByteStream(b""))
@@ -32,60 +34,85 @@ class Endpoint:
         self, content: bytes, *, row_id: str, timeouts: Mapping[str, float | None]
     ) -> httpx.Request:
         """The call for one attempt. `row_id` is letters and digits: nothing else is checked here."""
-        if not row_id.isalnum():
+        if not (row_id.isalnum() and row_id.isascii()):
             raise httpx.LocalProtocolError("not sent: the row id is not letters and digits")
-        own = b"x-client-request-id: %b\r\n" % row_id.encode("ascii")
-        return PreparedRequest(self.url, self._head + own, content, timeouts)
+        head = self._head + OWN_LINES % (row_id.encode(), len(content))
+        return PreparedRequest(self, head, content, timeouts)
 
 
 class PreparedRequest(httpx.Request):
-    """A request that can be sent as it is."""
+    """A request that can be sent as it is. What httpx calls its parts is made when asked for."""
+
+    method = "POST"
 
     def __init__(
-        self, url: httpx.URL, head: bytes, content: bytes, timeouts: Mapping[str, float | None]
+        self,
+        endpoint: Endpoint,
+        head: bytes,
+        content: bytes,
+        timeouts: Mapping[str, float | None],
     ) -> None:
         # Not httpx's own constructor, which is what this class is there to spare.
-        self.method = "POST"
-        self.url = url
-        self.stream = httpx.ByteStream(content)
-        self.extensions = {"timeout": timeouts}
+        self.url = endpoint.url
+        self.origin: Origin = endpoint.origin
+        self.timeouts = timeouts
         self._head = head
         self._body = content
+
+    def question(self) -> Question:
+        return Question(self, self._head, self._body, None, len(self._body), False, True)
 
     @cached_property
     @override
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """A copy, for whoever looks; what is sent is the head."""
-        _, *lines = self._head.removesuffix(b"\r\n").split(b"\r\n")
-        pairs = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
-        return httpx.Headers([*pairs, (b"Content-Length", b"%d" % len(self._body))])
+        _, *lines = self._head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        return httpx.Headers(
+            [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        )
 
-    def question(self) -> Question:
-        length = len(self._body)
-        return Question(self, self._head + LENGTH % length, self._body, None, length, False, True)
+    @cached_property
+    @override
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]
+        return httpx.ByteStream(self._body)
+
+    @cached_property
+    @override
+    def extensions(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"timeout": self.timeouts}
 
 
 class LeanResponse(httpx.Response):
     """The response around an answer that is still coming in."""
 
-    def __init__(self, answer: Answer, network_stream: object) -> None:
-        # As httpx's own constructor leaves it, but for the headers.
+    # As httpx's own constructor leaves them.
+    next_request = None
+    is_closed = False
+    is_stream_consumed = False
+    default_encoding = "utf-8"
+    _num_bytes_downloaded = 0
+
+    def __init__(self, answer: Answer, network_stream: NetworkStream) -> None:
         self.status_code = answer.status
         self.stream = answer
-        self.next_request = None
-        self.extensions: dict[str, Any] = {
-            "http_version": b"HTTP/" + answer.version.encode(),
-            "network_stream": network_stream,
-        }
-        self.history = []
-        self.is_closed = False
-        self.is_stream_consumed = False
-        self.default_encoding = "utf-8"
         self._answer = answer
         self._request = answer.request
-        self._num_bytes_downloaded = 0
+        self._network_stream = network_stream
 
     @cached_property
     @override
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         return httpx.Headers(self._answer.headers)
+
+    @cached_property
+    @override
+    def extensions(self) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "http_version": b"HTTP/" + self._answer.version.encode(),
+            "network_stream": self._network_stream,
+        }
+
+    @cached_property
+    @override
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]
+        return []

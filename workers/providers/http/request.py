@@ -16,6 +16,14 @@ _TOKEN_BYTES = (string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode
 _WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 
 
+Origin = tuple[str, bytes, int | None]
+"""Scheme, host and port: connections are kept by it."""
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    return (url.scheme, url.raw_host, url.port)
+
+
 class Question(NamedTuple):
     """One request, ready to be written: its content, or the stream that will give it."""
 

@@ -1,38 +1,30 @@
-"""One chat job on its way through a worker, from its claim to its settlement."""
+"""One job on its way through a worker, from its claim to its settlement, whatever its endpoint."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx
 
 from shared.clock import Clock
-from shared.dialects import chat as dialect
 from shared.errors import GatewayError, Internal, Overloaded, TimedOut, UpstreamFailed
+from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
 from shared.seal import Seal, SealBroken
 from shared.spend import SpendRow, Status, encode_row
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
-from workers.inference.chat import ChatAnswer, estimate_input_tokens
-from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
-from workers.inference.upstream_errors import (
-    AttemptFailed,
-    from_status,
-    from_transport,
-    protocol_error,
-)
+from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
 from workers.outbox import Outbox
 from workers.providers.http.response import ResponseTooLarge, read_all
 
 MAX_ERROR_BODY_BYTES = 64 << 10
-REST_SECONDS = 0.25
-"""After [DONE]: time for the body to end, so that the connection can be used again."""
-EVENT_STREAM = "text/event-stream"
-DONE_EVENT = b"[DONE]"
+UNKNOWN_SECONDS = 0.2
+"""Another worker may know the job's catalog or endpoint; without a pause this one would only claim
+it again."""
 
 
 class Recorder(Protocol):
@@ -53,6 +45,23 @@ class Catalogs(Protocol):
         ...
 
 
+class Exchange(Protocol):
+    """What an endpoint adds to a job: what is sent, and what becomes of the answer."""
+
+    @property
+    def input_estimate(self) -> int:
+        """Tokens of the request, by its characters: a stand-in for a missing count."""
+        ...
+
+    def request(self, route: Route, attempt: Attempt) -> httpx.Request:
+        """The call for one attempt."""
+        ...
+
+    async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
+        """Takes a 200 to the job's end: `end_whole` or `end_stream`. Raises AttemptFailed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Collaborators:
     """What the jobs of one process share."""
@@ -64,65 +73,75 @@ class Collaborators:
     meter: Meter
 
 
-class ChatJob:
-    """One job's run: attempts, retries, fallback, relaying, and the settlement.
+class Begin(Protocol):
+    """Makes an endpoint's exchange of an opened body. Raises GatewayError."""
+
+    def __call__(self, job: "Job", body: bytes, /) -> Exchange: ...
+
+
+class Job:
+    """One job's run: attempts, retries, fallback, and the settlement.
 
     However a job ends, it ends in exactly one call of the outbox, which carries the row of every
     attempt. That call does not wait, so a cancellation cannot come between.
     """
 
     def __init__(
-        self, shared: Collaborators, held: HeldJob, outbox: Outbox, recorder: Recorder
+        self,
+        shared: Collaborators,
+        held: HeldJob,
+        outbox: Outbox,
+        recorder: Recorder,
+        begin: Begin | None,
     ) -> None:
+        """`begin` is None for an endpoint this release does not know."""
         self._shared = shared
         self._held = held
-        self._header = held.header
         self._outbox = outbox
         self._recorder = recorder
-        self._clock = shared.clock
-        self._document: dict[str, Any] = {}
+        self._begin = begin
         self._open: Attempt | None = None
         self._route: Route | None = None
         self._recording: str | None = None
         self._number = len(held.claim.attempts)
-        self._max_answer_bytes = 0
         self._model_label = ""
-        self._input_estimate = 0
         self._flow = asyncio.Event()
         self._flow.set()
+        self.header: JobHeader = held.header
+        self.clock = shared.clock
+        self.max_answer_bytes = 0
 
     # ---- the way through
 
     async def run(self) -> None:
-        held, header = self._held, self._header
+        held, header = self._held, self.header
         held.ended_rows.extend(
-            (row_id, lost_row(row, clock=self._clock, spoke=False, output_seen=0))
+            (row_id, lost_row(row, clock=self.clock, spoke=False, output_seen=0))
             for row_id, row in held.claim.attempts.items()
         )
         self._shared.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
         routing = await self._shared.catalogs.routing(header.config_hash)
-        if routing is None:
+        if routing is None or self._begin is None:
+            await asyncio.sleep(UNKNOWN_SECONDS)
             await self._recorder.give_back(held)
             return
-        self._document = self._opened()
-        self._input_estimate = estimate_input_tokens(self._document)
-        self._max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
+        exchange = self._begin(self, self._opened())
+        self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes(header.model, header.pinned_provider)
         self._model_label = routing.label(header.model)
         held.on_pause, held.on_resume = self._flow.clear, self._flow.set
-        await self._try(routes, model.tier)
+        await self._try(exchange, routes, model.tier)
 
-    def _opened(self) -> dict[str, Any]:
-        bound_to = b"job:" + self._header.request_id.encode()
+    def _opened(self) -> bytes:
+        bound_to = b"job:" + self.header.request_id.encode()
         try:
-            body = self._shared.seal.open(self._held.claim.sealed_body, bound_to)
+            return self._shared.seal.open(self._held.claim.sealed_body, bound_to)
         except SealBroken as error:
             raise Internal("The request could not be read by a worker.") from error
-        return dialect.decode(body)
 
-    async def _try(self, routes: Sequence[Route], tier: str) -> None:
+    async def _try(self, exchange: Exchange, routes: Sequence[Route], tier: str) -> None:
         """Each route in turn, each as often as its retries allow; the last failure is told."""
         failure: GatewayError | None = None
         for route in routes:
@@ -136,7 +155,7 @@ class ChatJob:
                     )
                     break
                 try:
-                    await self._call(route, tier)
+                    await self._call(exchange, route, tier)
                 except AttemptFailed as failed:
                     failure = failed.error
                     if not await self._may_go_on(failed, route, attempt):
@@ -160,17 +179,17 @@ class ChatJob:
         await asyncio.sleep(pause)
         return True
 
-    async def _call(self, route: Route, tier: str) -> None:
+    async def _call(self, exchange: Exchange, route: Route, tier: str) -> None:
         """One attempt. Returns when the job has been settled; raises AttemptFailed."""
         self._number += 1
         attempt = Attempt(
-            self._header,
+            self.header,
             route,
             tier=tier,
             number=self._number,
             claimed_at=self._held.started_at,
-            input_estimate=self._input_estimate,
-            clock=self._clock,
+            input_estimate=exchange.input_estimate,
+            clock=self.clock,
         )
         self._route = route
         # Record, then send: whoever takes over must know that this call may have happened.
@@ -183,7 +202,7 @@ class ChatJob:
             self._not_ours(outcome)
         self._open = attempt
         try:
-            await self._exchange(route, attempt)
+            await self._exchange(exchange, route, attempt)
         except AttemptFailed as failed:
             self._attempt_failed(attempt, failed)
             raise
@@ -197,106 +216,52 @@ class ChatJob:
             self._held.lose()
         raise asyncio.CancelledError
 
-    async def _exchange(self, route: Route, attempt: Attempt) -> None:
-        request = route.provider.chat_request(
-            dialect.to_upstream(self._document, route.upstream_model),
-            row_id=attempt.row_id,
-            timeouts=route.timeouts,
-        )
+    async def _exchange(self, exchange: Exchange, route: Route, attempt: Attempt) -> None:
+        request = exchange.request(route, attempt)
         try:
             response = await self._shared.transport.handle_async_request(request)
             try:
-                await self._relay(response, route, attempt)
+                if response.status_code != 200:
+                    body = await read_all(response, MAX_ERROR_BODY_BYTES)
+                    raise from_status(response.status_code, response.headers, body)
+                await exchange.relay(response, route, attempt)
             finally:
                 await response.stream.aclose()  # type: ignore[union-attr]
         except (httpx.TransportError, ResponseTooLarge) as error:
             raise from_transport(error) from error
 
-    async def _relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        if response.status_code != 200:
-            body = await read_all(response, MAX_ERROR_BODY_BYTES)
-            raise from_status(response.status_code, response.headers, body)
-        answer = ChatAnswer(
-            self._header, provider_type=route.provider.settings.type, clock=self._clock
-        )
-        if self._header.stream:
-            await self._relay_stream(response, answer, attempt)
-        else:
-            await self._relay_whole(response, answer, attempt)
+    # ---- what an exchange says
 
-    async def _relay_whole(
-        self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt
-    ) -> None:
-        data = await read_all(response, self._max_answer_bytes)
-        body = answer.whole(data, attempt, self._input_estimate)
-        row = self._close(attempt, "completed")
-        reply = Answer(
-            body=body,
-            upstream_ms=row.upstream_ms,
-            queue_ms=row.queue_ms,
-            cost_usd=format(row.cost_usd, "f"),
-        )
-        self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), [encode_row(row)])
+    def post(self, text: bytes, *, output_seen: int) -> None:
+        """A part of a stream, for the client."""
+        self._held.output_seen = output_seen
+        self._outbox.post(self._held, text)
 
-    # ---- streams
-
-    async def _relay_stream(
-        self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt
-    ) -> None:
-        """Relays events until [DONE]. An end without it is a failure, never a completion."""
-        if EVENT_STREAM not in response.headers.get("content-type", ""):
-            raise protocol_error("The provider did not answer with an event stream.")
-        events = EventSplitter()
-        pieces = response.stream.__aiter__()  # type: ignore[union-attr]
-        async for piece in pieces:
-            try:
-                data = events.feed(piece)
-            except EventTooLong as error:
-                raise protocol_error("An event of the provider's stream is too long.") from error
-            if self._relay_events(data, answer, attempt):
-                await self._rest(pieces)
-                return
-            await self._keep_bounds()
-        raise AttemptFailed(
-            UpstreamFailed("The provider's stream ended early.", code="upstream_protocol_error"),
-            "retry",
-        )
-
-    def _relay_events(self, events: list[bytes], answer: ChatAnswer, attempt: Attempt) -> bool:
-        """Posts what the events say; True when the stream is complete and settled."""
-        done = events.index(DONE_EVENT) if DONE_EVENT in events else None
-        out: list[bytes] = []
-        try:
-            out.extend(answer.chunks(events[:done], attempt))
-            if done is not None and attempt.finish_reason is None:
-                raise protocol_error("The provider's stream ended without a finish reason.")
-        except AttemptFailed:
-            self._outbox.post(self._held, b"".join(out))
-            raise
-        if done is None:
-            self._held.output_seen = attempt.output_seen
-            self._outbox.post(self._held, b"".join(out))
-            return False
-        out.append(answer.ending(attempt, self._input_estimate))
-        row = self._close(attempt, "completed")
-        self._outbox.end(self._held, Kind.END, b"".join(out), [encode_row(row)])
-        return True
-
-    async def _keep_bounds(self) -> None:
+    async def keep_bounds(self) -> None:
         """Stops reading while the client, or Valkey, is behind."""
         if not self._flow.is_set():
             await self._flow.wait()
         if self._outbox.is_full(self._held):
             await self._outbox.room()
 
-    async def _rest(self, pieces: AsyncIterator[bytes]) -> None:
-        """Reads the end of a body whose stream is complete, for the connection's sake."""
-        try:
-            async with asyncio.timeout(REST_SECONDS):
-                async for _ in pieces:
-                    pass
-        except (TimeoutError, httpx.TransportError):
-            return  # the answer is whole; only the connection is not worth keeping
+    def end_stream(self, attempt: Attempt, text: bytes) -> None:
+        """The last part of a stream that is complete: the job is settled with it."""
+        row = self._close(attempt, "completed")
+        self._outbox.end(self._held, Kind.END, text, [encode_row(row)])
+
+    def end_whole(
+        self, attempt: Attempt, body: bytes, *, content_type: str = "application/json"
+    ) -> None:
+        """A whole answer: the job is settled with it."""
+        row = self._close(attempt, "completed")
+        reply = Answer(
+            body=body,
+            content_type=content_type,
+            upstream_ms=row.upstream_ms,
+            queue_ms=row.queue_ms,
+            cost_usd=format(row.cost_usd, "f"),
+        )
+        self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), [encode_row(row)])
 
     # ---- ends
 

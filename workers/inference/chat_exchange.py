@@ -1,0 +1,97 @@
+"""A chat completion as an exchange with a provider: the request, the whole answer, the stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+
+from shared.dialects import chat as dialect
+from shared.errors import UpstreamFailed
+from workers.inference.attempt import Attempt
+from workers.inference.chat import ChatAnswer, estimate_input_tokens
+from workers.inference.events import EventSplitter, EventTooLong
+from workers.inference.job import Job
+from workers.inference.routing import Route
+from workers.inference.upstream_errors import AttemptFailed, protocol_error
+from workers.providers.http.response import read_all
+
+REST_SECONDS = 0.25
+"""After [DONE]: time for the body to end, so that the connection can be used again."""
+EVENT_STREAM = "text/event-stream"
+DONE_EVENT = b"[DONE]"
+
+
+class ChatExchange:
+    """One job's; an answer is begun anew with every attempt."""
+
+    def __init__(self, job: Job, body: bytes) -> None:
+        self._job = job
+        self._document = dialect.decode(body)
+        self.input_estimate = estimate_input_tokens(self._document)
+
+    def request(self, route: Route, attempt: Attempt) -> httpx.Request:
+        return route.provider.chat_request(
+            dialect.to_upstream(self._document, route.upstream_model),
+            row_id=attempt.row_id,
+            timeouts=route.timeouts,
+        )
+
+    async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
+        header = self._job.header
+        answer = ChatAnswer(
+            header, provider_type=route.provider.settings.type, clock=self._job.clock
+        )
+        if header.stream:
+            await self._relay_stream(response, answer, attempt)
+        else:
+            data = await read_all(response, self._job.max_answer_bytes)
+            self._job.end_whole(attempt, answer.whole(data, attempt, self.input_estimate))
+
+    async def _relay_stream(
+        self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt
+    ) -> None:
+        """Relays events until [DONE]. An end without it is a failure, never a completion."""
+        if EVENT_STREAM not in response.headers.get("content-type", ""):
+            raise protocol_error("The provider did not answer with an event stream.")
+        events = EventSplitter()
+        pieces = response.stream.__aiter__()  # type: ignore[union-attr]
+        async for piece in pieces:
+            try:
+                data = events.feed(piece)
+            except EventTooLong as error:
+                raise protocol_error("An event of the provider's stream is too long.") from error
+            if self._relay_events(data, answer, attempt):
+                await self._rest(pieces)
+                return
+            await self._job.keep_bounds()
+        raise AttemptFailed(
+            UpstreamFailed("The provider's stream ended early.", code="upstream_protocol_error"),
+            "retry",
+        )
+
+    def _relay_events(self, events: list[bytes], answer: ChatAnswer, attempt: Attempt) -> bool:
+        """Posts what the events say; True when the stream is complete and settled."""
+        done = events.index(DONE_EVENT) if DONE_EVENT in events else None
+        out: list[bytes] = []
+        try:
+            out.extend(answer.chunks(events[:done], attempt))
+            if done is not None and attempt.finish_reason is None:
+                raise protocol_error("The provider's stream ended without a finish reason.")
+        except AttemptFailed:
+            self._job.post(b"".join(out), output_seen=attempt.output_seen)
+            raise
+        if done is None:
+            self._job.post(b"".join(out), output_seen=attempt.output_seen)
+            return False
+        out.append(answer.ending(attempt, self.input_estimate))
+        self._job.end_stream(attempt, b"".join(out))
+        return True
+
+    async def _rest(self, pieces: AsyncIterator[bytes]) -> None:
+        """Reads the end of a body whose stream is complete, for the connection's sake."""
+        try:
+            async with asyncio.timeout(REST_SECONDS):
+                async for _ in pieces:
+                    pass
+        except (TimeoutError, httpx.TransportError):
+            return  # the answer is whole; only the connection is not worth keeping
