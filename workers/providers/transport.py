@@ -59,7 +59,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if isinstance(request, PreparedRequest):
-            origin, question, timeouts = request.origin, request.question(), request.timeouts
+            origin, question = request.origin, request.question()
+            timeouts = request.timeouts or self._timeouts
         else:
             origin, question = origin_of(request.url), encode(request)
             timeouts = request.extensions.get("timeout") or self._timeouts
