@@ -48,6 +48,7 @@ SECURITY = (
 NO_STORE = (b"cache-control", b"private, no-store, no-cache")
 VARY = b"vary"
 VARY_BY = "Authorization"
+VARIES = (VARY, VARY_BY.encode())
 
 DRAINING = Overloaded("The gateway is shutting down.", code="draining").body()
 
@@ -191,11 +192,11 @@ def _add_headers(
 
 def _add_caching(headers: list[tuple[bytes, bytes]]) -> None:
     """Nothing is to be stored by anyone; a stream says so in its own words."""
-    names = {name for name, _ in headers}
+    names = [name for name, _ in headers]
     if NO_STORE[0] not in names:
         headers.append(NO_STORE)
     if VARY not in names:
-        headers.append((VARY, VARY_BY.encode()))
+        headers.append(VARIES)
         return
     present = [value.decode("latin-1") for name, value in headers if name == VARY]
     merged = {part.strip() for value in present for part in value.split(",")} | {VARY_BY}

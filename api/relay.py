@@ -40,9 +40,9 @@ class ReadyStream(EventSourceResponse):
     """
 
     @override
-    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+    def __init__(self, parts: "Parts") -> None:
         vars(self).update(_SAME_FOR_ALL)
-        self.body_iterator = parts
+        self.body_iterator = self._parts = parts
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,9 +50,13 @@ class ReadyStream(EventSourceResponse):
 
     @override
     async def _stream_response(self, send: Send) -> None:
+        parts = self._parts
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for part in self.body_iterator:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        async for part in parts:
+            more = not parts.are_over
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+            if not more:
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -82,6 +86,12 @@ class Parts:
 
     def __aiter__(self) -> "Parts":
         return self
+
+    @property
+    def are_over(self) -> bool:
+        """Whether the stream is complete and all of it was taken: its end can go with the last."""
+        waiter = self._waiter
+        return waiter.ended and not waiter.parts and waiter.error is None
 
     async def __anext__(self) -> bytes:
         waiter = self._waiter

@@ -117,7 +117,8 @@ def _total_seconds(catalog: Catalog, target: Target) -> float:
 def _lane(caller: Caller, service_tier: str | None) -> str:
     """The lane asked for, but none better than the key's best."""
     asked = LANE_OF_TIER.get(service_tier or "auto", "default")
-    return max(asked, caller.best_lane, key=LANES.index)
+    best = caller.best_lane
+    return asked if asked == best else max(asked, best, key=LANES.index)
 
 
 def _require_json(headers: list[tuple[bytes, bytes]]) -> None:
