@@ -1,7 +1,6 @@
 """A job this worker holds: its claim, its numbering of replies, and what may still happen to it."""
 
 import asyncio
-from collections.abc import Callable
 
 from shared.job import JobHeader
 from shared.valkey.lane import Claim
@@ -16,8 +15,8 @@ class HeldJob:
     """
 
     __slots__ = (
+        "_flow",
         "_task",
-        "attempts_open",
         "cancelled",
         "claim",
         "delta_bytes",
@@ -28,8 +27,6 @@ class HeldJob:
         "header",
         "lost",
         "number",
-        "on_pause",
-        "on_resume",
         "output_seen",
         "posted",
         "started_at", "timed_out",
@@ -52,11 +49,10 @@ class HeldJob:
         self.timed_out = False
         self.output_seen = 0
         """Output tokens counted so far, for the heartbeat."""
-        self.attempts_open: dict[str, bytes] = {}
         self.ended_rows: list[tuple[str, bytes]] = []
         """Rows of attempts that ended but are not yet written: the next script takes them along."""
-        self.on_pause: Callable[[], None] | None = None
-        self.on_resume: Callable[[], None] | None = None
+        self._flow: asyncio.Event | None = None
+        """While its reader is behind; set when it has caught up."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -74,6 +70,20 @@ class HeldJob:
 
     def run_as(self, task: asyncio.Task[None]) -> None:
         self._task = task
+
+    def pause(self) -> None:
+        """Its reader is behind."""
+        self._flow = self._flow or asyncio.Event()
+
+    def resume(self) -> None:
+        if self._flow is not None:
+            self._flow.set()
+            self._flow = None
+
+    async def flowing(self) -> None:
+        """Waits while its reader is behind. Bounded by the job's own deadline."""
+        while self._flow is not None:
+            await self._flow.wait()
 
     def cancel(self) -> None:
         """Its client left: the handler is stopped and settles what was used."""

@@ -289,10 +289,10 @@ class Runner:
             return
         if word == "cancel":
             held.cancel()
-        elif word == "pause" and held.on_pause is not None:
-            held.on_pause()
-        elif word == "resume" and held.on_resume is not None:
-            held.on_resume()
+        elif word == "pause":
+            held.pause()
+        elif word == "resume":
+            held.resume()
 
     # ---- taking over
 

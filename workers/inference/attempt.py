@@ -1,12 +1,11 @@
 """One upstream attempt, and the spend row it becomes however it ends."""
 
-from decimal import Decimal
-
 import msgspec
 
 from shared.clock import Clock, utc
 from shared.ids import new_id
 from shared.job import JobHeader
+from shared.money import ZERO
 from shared.spend import SpendRow, Status, UsageSource, decode_row, encode_row
 from shared.usage import CHARACTERS_PER_TOKEN, Usage, highest
 from workers.inference.routing import Route
@@ -29,7 +28,8 @@ class Attempt:
         self.deltas = 0
         self.characters = 0
         self.finish_reason: str | None = None
-        now = clock.now()
+        self._admitted_at = header.admitted_at
+        now = utc(clock.now())
         self.row = SpendRow(
             row_id=new_id(),
             request_id=header.request_id,
@@ -54,8 +54,8 @@ class Attempt:
             price=route.price,
             tags=header.tags,
             created_at=utc(header.admitted_at),
-            started_at=utc(now),
-            ended_at=utc(now),
+            started_at=now,
+            ended_at=now,
             queue_ms=max(0.0, claimed_at - header.admitted_at) * 1000,
         )
 
@@ -93,7 +93,7 @@ class Attempt:
         usage, source = self._metered(billed)
         now = self._clock.now()
         upstream_ms = self.upstream_seconds * 1000
-        total_ms = (now - self.row.created_at.timestamp()) * 1000
+        total_ms = (now - self._admitted_at) * 1000
         ttft = self.ttft_seconds
         return msgspec.structs.replace(
             self.row,
@@ -103,7 +103,7 @@ class Attempt:
             billed=billed,
             usage=usage,
             usage_source=source,
-            cost_usd=self.row.price.cost(usage) if billed else Decimal(0),
+            cost_usd=self.row.price.cost(usage) if billed else ZERO,
             ended_at=utc(now),
             ttft_ms=None if ttft is None else ttft * 1000,
             upstream_ms=upstream_ms,
@@ -136,7 +136,7 @@ def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) ->
             billed=spoke,
             usage=usage,
             usage_source="estimated" if spoke else "none",
-            cost_usd=row.price.cost(usage) if spoke else Decimal(0),
+            cost_usd=row.price.cost(usage) if spoke else ZERO,
             ended_at=utc(clock.now()),
         )
     )

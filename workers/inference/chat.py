@@ -38,18 +38,16 @@ class ChatAnswer:
 
     def __init__(self, header: JobHeader, *, provider_type: str, clock: Clock) -> None:
         self._header = header
-        self._id = f"chatcmpl-{header.request_id}"
-        self._episode_id = dashed(header.episode_id)
-        self._created = int(clock.now())
         self._provider_type = provider_type
+        self._clock = clock
         self._usage_was_sent = False
-        self._replacements = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
+        self._ours = {
+            "id": f"chatcmpl-{header.request_id}",
+            "object": "chat.completion.chunk" if header.stream else "chat.completion",
             "model": header.asked_model,
-            "episode_id": self._episode_id,
+            "episode_id": dashed(header.episode_id),
         }
-        self._head = ChunkHead(self._replacements)
+        self._head = ChunkHead(self._ours)
 
     # ---- whole
 
@@ -62,19 +60,17 @@ class ChatAnswer:
         found = usage_from_openai(usage)
         if found is not None:
             attempt.usage_arrived(found)
-        answer = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": document.get("created") or self._created,
-            "model": self._header.asked_model,
-            "episode_id": self._episode_id,
-            "system_fingerprint": document.get("system_fingerprint") or "",
-            "service_tier": document.get("service_tier") or "default",
-            **{name: value for name, value in document.items() if name not in _OURS},
-            "usage": usage if found is not None else self._usage(attempt, input_estimate),
-        }
-        self._add_raw(answer, usage, data, attempt)
-        return _encode(answer)
+        else:
+            document["usage"] = self._usage(attempt, input_estimate)
+        document.update(self._ours)
+        if not document.get("created"):
+            document["created"] = int(self._clock.now())
+        if not document.get("system_fingerprint"):
+            document["system_fingerprint"] = ""
+        if not document.get("service_tier"):
+            document["service_tier"] = "default"
+        self._add_raw(document, usage, data, attempt)
+        return _encode(document)
 
     def _promised(self, document: Any) -> list[Any]:
         """The choices of a 2xx answer; it must have them, and must not carry an error."""
@@ -147,7 +143,7 @@ class ChatAnswer:
             return b""  # the usage chunk, which the client did not ask for
         else:
             self._usage_was_sent = self._usage_was_sent or found is not None
-        document.update(self._replacements)
+        document.update(self._ours)
         self._add_raw_to_chunk(document, usage, raw, attempt, is_usage_chunk=not choices)
         if choices and not self._header.include_raw_response:
             self._head.learn(raw)
@@ -168,11 +164,8 @@ class ChatAnswer:
         if not self._header.include_usage or self._usage_was_sent:
             return DONE
         chunk = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._header.asked_model,
-            "episode_id": self._episode_id,
+            **self._ours,
+            "created": int(self._clock.now()),
             "choices": [],
             "usage": self._usage(attempt, input_estimate),
         }
@@ -219,17 +212,12 @@ class ChatAnswer:
             chunk["ollm_raw_chunk"] = raw.decode("utf-8", "replace")
 
 
-_OURS = frozenset(
-    "id object created model episode_id system_fingerprint service_tier usage".split()
-)
-
-
 def estimate_input_tokens(document: dict[str, Any]) -> int:
     """Tokens of a request's messages by their characters: a stand-in for a missing count."""
     messages = document.get("messages")
     if not isinstance(messages, list):
         return 0
-    characters = sum(_length(message) for message in messages)
+    characters = sum(map(_length, messages))
     return -(-characters // CHARACTERS_PER_INPUT_TOKEN)
 
 
@@ -243,6 +231,8 @@ def _length(message: Any) -> int:
     total = 0
     for name in ("content", "reasoning_content", "reasoning", "refusal"):
         value = message.get(name)
+        if not value:
+            continue
         if isinstance(value, str):
             total += len(value)
         elif isinstance(value, list):

@@ -52,6 +52,8 @@ _decode_rests = msgspec.json.Decoder(Rest).decode_lines
 class ChunkHead:
     """The head that chunks of this stream share, as it comes and as it leaves."""
 
+    __slots__ = ("_comes", "_leaves", "_replacements")
+
     def __init__(self, replacements: dict[str, Any]) -> None:
         """`replacements` are the members the gateway sets in every chunk."""
         self._replacements = replacements

@@ -105,8 +105,6 @@ class Job:
         self._recording: str | None = None
         self._number = len(held.claim.attempts)
         self._model_label = ""
-        self._flow = asyncio.Event()
-        self._flow.set()
         self.header: JobHeader = held.header
         self.clock = shared.clock
         self.max_answer_bytes = 0
@@ -115,10 +113,9 @@ class Job:
 
     async def run(self) -> None:
         held, header = self._held, self.header
-        held.ended_rows.extend(
-            (row_id, lost_row(row, clock=self.clock, spoke=False, output_seen=0))
-            for row_id, row in held.claim.attempts.items()
-        )
+        for row_id, row in held.claim.attempts.items():
+            lost = lost_row(row, clock=self.clock, spoke=False, output_seen=0)
+            held.ended_rows.append((row_id, lost))
         self._shared.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
@@ -131,7 +128,6 @@ class Job:
         self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes(header.model, header.pinned_provider)
         self._model_label = routing.label(header.model)
-        held.on_pause, held.on_resume = self._flow.clear, self._flow.set
         await self._try(exchange, routes, model.tier)
 
     def _opened(self) -> bytes:
@@ -239,8 +235,7 @@ class Job:
 
     async def keep_bounds(self) -> None:
         """Stops reading while the client, or Valkey, is behind."""
-        if not self._flow.is_set():
-            await self._flow.wait()
+        await self._held.flowing()
         if self._outbox.is_full(self._held):
             await self._outbox.room()
 
@@ -336,7 +331,7 @@ class Job:
         self._shared.meter.attempted(
             row,
             model=self._model_label,
-            upstream_seconds=attempt.upstream_seconds,
+            upstream_seconds=row.upstream_ms / 1000,
             ttft=attempt.ttft_seconds,
         )
         if row.status == "completed":
