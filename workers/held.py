@@ -29,11 +29,13 @@ class HeldJob:
         "number",
         "output_seen",
         "posted",
+        "request_id",
         "started_at", "timed_out",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, header: JobHeader, *, started_at: float) -> None:
         self.claim = claim
+        self.request_id = claim.request_id
         self.header = header
         self.started_at = started_at
         self.number = 0
@@ -56,10 +58,6 @@ class HeldJob:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def request_id(self) -> str:
-        return self.claim.request_id
-
-    @property
     def was_stopped(self) -> bool:
         """Whether its task was cancelled for a reason of the job's own."""
         return self.cancelled or self.lost or self.drained or self.timed_out
@@ -68,7 +66,7 @@ class HeldJob:
     def was_spoken(self) -> bool:
         return self.posted or self.claim.spoke
 
-    def run_as(self, task: asyncio.Task[None]) -> None:
+    def run_as(self, task: asyncio.Task[None] | None) -> None:
         self._task = task
 
     def pause(self) -> None:

@@ -86,7 +86,7 @@ class Outbox:
             return
         held.ending = True
         frames = []
-        pending = self._take_deltas(held)
+        pending = self._take_deltas(held) if held.deltas else b""
         if kind == Kind.END:
             payload = pending + payload
         elif pending:
@@ -99,7 +99,7 @@ class Outbox:
             entry=claim.entry,
             token=claim.token,
             frames=frames,
-            rows=[*(row for _, row in held.ended_rows if row), *rows],
+            rows=[*[row for _, row in held.ended_rows if row], *rows],
         )
         self._endings.append((held, ending))
         self._kick()

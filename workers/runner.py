@@ -63,6 +63,7 @@ class Runner:
         self._keys = keys
         self._clock = clock
         self._metrics = metrics
+        self._running = metrics.jobs_running.labels()
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
         self._handle = handle
@@ -161,9 +162,7 @@ class Runner:
     def _start(self, claim: Claim) -> None:
         held = self._hold(claim)
         if held is not None:
-            task = self._group.create_task(self._run(held))
-            task.add_done_callback(lambda _: self._has_run(held))
-            held.run_as(task)
+            self._group.create_task(self._run(held))
 
     def _hold(self, claim: Claim) -> HeldJob | None:
         try:
@@ -174,23 +173,24 @@ class Runner:
             return None
         held = HeldJob(claim, header, started_at=self._clock.now())
         self._held[claim.request_id] = held
-        self._metrics.jobs_running.set(len(self._held))
+        self._running.set(len(self._held))
         return held
 
     async def _run(self, held: HeldJob) -> None:
+        # From here on it can be cancelled: a task that never took its first step would release nothing.
+        held.run_as(asyncio.current_task())
         try:
-            await self._handle(held, self.outbox)
+            if not held.was_stopped:
+                await self._handle(held, self.outbox)
         except asyncio.CancelledError:
             if not held.was_stopped:
                 raise  # the whole worker is being cancelled
         except Exception:
             # Neither settled nor renewed: it is taken over after the lease, and buried in the end.
             log.exception("A job was dropped", action="job_dropped", request_id=held.request_id)
-
-    def _has_run(self, held: HeldJob) -> None:
-        """Also when its task was cancelled before its first step."""
-        if not held.ending:
-            self._release(held)  # lost or given back: there is nothing to settle
+        finally:
+            if not held.ending:
+                self._release(held)  # lost or given back: there is nothing to settle
 
     def _on_settled(self, held: HeldJob, outcome: bytes) -> None:
         if outcome == b"fenced":
@@ -200,7 +200,7 @@ class Runner:
     def _release(self, held: HeldJob) -> None:
         if self._held.get(held.request_id) is held:
             del self._held[held.request_id]
-        self._metrics.jobs_running.set(len(self._held))
+        self._running.set(len(self._held))
         self._slot_free.set()
 
     async def give_back(self, held: HeldJob) -> None:
