@@ -1,6 +1,6 @@
 """One upstream attempt, and the spend row it becomes however it ends."""
 
-import msgspec
+from msgspec.structs import replace
 
 from shared.clock import Clock, utc
 from shared.ids import new_id
@@ -30,32 +30,36 @@ class Attempt:
         self.finish_reason: str | None = None
         self._admitted_at = header.admitted_at
         now = utc(clock.now())
-        self.row = SpendRow(
+        # In two steps: of more than 15 named arguments Python makes a dict, which costs as much again.
+        row = SpendRow(
             row_id=new_id(),
             request_id=header.request_id,
             tenant=header.tenant,
             user=header.user,
+            model=header.model,
+            provider=route.provider.name,
+            upstream_model=route.upstream_model,
+            lane=header.lane,
+            config_hash=header.config_hash,
+            status="lost",
+            error_code="worker_lost",
+            billed=False,
+            created_at=utc(header.admitted_at),
+            started_at=now,
+            ended_at=now,
+        )
+        self.row = replace(
+            row,
             key_id=header.key_id,
             episode_id=header.episode_id,
             client_request_id=header.client_request_id,
             endpoint=header.endpoint,
-            model=header.model,
-            provider=route.provider.name,
-            upstream_model=route.upstream_model,
             tier=tier,
-            lane=header.lane,
-            config_hash=header.config_hash,
             attempt=number,
             streamed=header.stream,
-            status="lost",
-            error_code="worker_lost",
-            billed=False,
             usage=Usage(input_tokens=input_estimate),  # what a lost call is metered by
             price=route.price,
             tags=header.tags,
-            created_at=utc(header.admitted_at),
-            started_at=now,
-            ended_at=now,
             queue_ms=max(0.0, claimed_at - header.admitted_at) * 1000,
         )
 
@@ -95,7 +99,7 @@ class Attempt:
         upstream_ms = self.upstream_seconds * 1000
         total_ms = (now - self._admitted_at) * 1000
         ttft = self.ttft_seconds
-        return msgspec.structs.replace(
+        return replace(
             self.row,
             status=status,
             error_code=error_code,
@@ -129,7 +133,7 @@ def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) ->
     if not spoke:
         usage = Usage()
     return encode_row(
-        msgspec.structs.replace(
+        replace(
             row,
             status="lost",
             error_code="worker_lost",
