@@ -23,7 +23,8 @@ from api.middleware import Edge, hot_paths
 from api.providers import Availability
 from api.relay import Relay
 from api.routes import health, metrics, models
-from api.routes.chat_completions import ChatCompletions
+from api.routes.endpoints import ENDPOINTS
+from api.routes.inference import Inference
 from api.services import Services
 from api.store_checks import Check, StoreChecks
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
@@ -87,14 +88,19 @@ def create_app(
 
 def hot_routes(services: Services) -> dict[str, ASGIApp]:
     """The inference routes: raw ASGI, by exact path, under both of their names."""
-    chat = ChatCompletions(
-        authenticator=services.authenticator,
-        catalogs=services.catalogs,
-        gate=services.gate,
-        relay=services.relay,
-        clock=services.clock,
-    )
-    return dict.fromkeys(hot_paths("/v1/chat/completions"), chat)
+    routes: dict[str, ASGIApp] = {}
+    for path, endpoint in ENDPOINTS.items():
+        route = Inference(
+            endpoint,
+            authenticator=services.authenticator,
+            catalogs=services.catalogs,
+            gate=services.gate,
+            relay=services.relay,
+            clock=services.clock,
+            metrics=services.metrics,
+        )
+        routes |= dict.fromkeys(hot_paths(path), route)
+    return routes
 
 
 def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Services:

@@ -20,6 +20,7 @@ Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
 
 MODEL_NAME_PREFIX = "ollm::model_name::"
+EMBEDDING_MODEL_NAME_PREFIX = "ollm::embedding_model_name::"
 FUNCTION_NAME_PREFIX = "ollm::function_name::"
 HASH_DIGITS = 16
 LANE_COUNT = 4
@@ -131,6 +132,12 @@ class Compat(_Table, frozen=True):
     always_stream_usage: bool = False
 
 
+class Dryrun(_Table, frozen=True):
+    allow: Literal["all", "scoped"] = "all"
+    """Who may use `ollm::dryrun`, which costs the operator and nobody else: with `scoped`, keys with
+    the scope `dryrun` alone."""
+
+
 class Limits(_Table, frozen=True):
     max_body_bytes: int = 100 << 20
     max_answer_bytes: int = 64 << 20
@@ -157,6 +164,7 @@ class Document(_Table, frozen=True):
     auth: Auth = Auth()
     queue: QueueLimits = QueueLimits()
     compat: Compat = Compat()
+    dryrun: Dryrun = Dryrun()
     limits: Limits = Limits()
     metrics: Metrics = Metrics()
 
@@ -201,10 +209,10 @@ class Catalog:
     def resolve(self, selector: str) -> Target | None:
         """Finds the model a selector names, in the order of the API page; None if there is none.
 
-        `ollm::model_name::<m>`, an exact catalog name, `<provider>:<model>` or
+        `ollm::model_name::<m>` (or `ollm::embedding_model_name::<m>`), an exact catalog name, `<provider>:<model>` or
         `<provider>/<model>` of a configured provider, then the detection rules.
         """
-        name = selector.removeprefix(MODEL_NAME_PREFIX)
+        name = selector.removeprefix(MODEL_NAME_PREFIX).removeprefix(EMBEDDING_MODEL_NAME_PREFIX)
         model = self.document.models.get(name)
         if model is not None:
             return Target(name=name, model=model) if model.active else None

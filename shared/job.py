@@ -52,6 +52,8 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     include_raw_usage: bool = False
     include_raw_response: bool = False
+    dryrun: bool = False
+    """Nothing is billed, and no row is written."""
 
     @property
     def queue_deadline(self) -> float:

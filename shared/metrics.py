@@ -51,6 +51,12 @@ class Metrics:
             ["reason"],
             registry=r,
         )
+        self.deprecated_models = Counter(
+            "gateway_deprecated_model_names_total",
+            "Requests that named a model without the prefix it should have.",
+            ["endpoint"],
+            registry=r,
+        )
         # worker
         self.jobs = Counter(
             "gateway_jobs_total", "Jobs ended by this worker, by outcome.", ["outcome"], registry=r

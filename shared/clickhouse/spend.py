@@ -147,4 +147,4 @@ def row_of(values: Sequence[Any]) -> SpendRow:
         member[field] = None if column.none_is_empty and not value else value
     document["row_id"] = document["row_id"].hex
     document["request_id"] = document["request_id"].hex
-    return msgspec.convert(document, SpendRow)
+    return msgspec.convert([document[name] for name in SpendRow.__struct_fields__], SpendRow)

@@ -10,76 +10,52 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from shared.catalog import FUNCTION_NAME_PREFIX
 from shared.dialects.chat_messages import check_messages
 from shared.dialects.faults import (
     INT32_MAX,
     INT32_MIN,
     bad,
-    check_depth,
     integer,
-    is_object,
     missing,
     number,
     text,
     truth,
     unsupported,
 )
-from shared.dialects.tags import MAX_TAG_BYTES, USER_AGENT_TAG, read_tags
-from shared.errors import Fault, InvalidRequest, NotFound
-
-OURS = "ollm::"
-"""Fields with this prefix are for the gateway and never leave it."""
+from shared.dialects.request import (
+    InferenceRequest,
+    check_cache_options,
+    decode,
+    deny_unknown,
+    read_model,
+    read_own_tags,
+    without_ours,
+)
+from shared.errors import InvalidRequest
 
 SERVICE_TIERS = ("auto", "default", "priority", "flex")
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
-CACHE_MODES = ("on", "off", "read_only", "write_only")
 TOKEN_CAPS = ("max_tokens", "max_completion_tokens")
-MAX_SHOWN = 100
-"""Characters of a name, and names, that an error repeats at most."""
-MANY_BYTES = 1 << 20
-MAX_VALUES = 2_000_000
-"""In a body of over MANY_BYTES. Nothing but `[],[],[]` would grow thirtyfold when decoded; a body
-that is large because of its text or its images has far fewer."""
-
 _UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}", re.I)
-_decode = msgspec.json.Decoder().decode
 
 
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked request: the document as it came, and what the gateway itself needs of it."""
+class ChatRequest(InferenceRequest, frozen=True, kw_only=True):
+    """A checked chat completion."""
 
-    fields: dict[str, Any]
-    model: str
-    """The selector as the client wrote it."""
-    stream: bool = False
-    include_usage: bool = False
-    """`stream_options.include_usage`: the client wants the usage chunk."""
-    service_tier: str | None = None
     user: str | None = None
     max_output: int | None = None
     """The smaller of the two token caps, where the client set one."""
-    episode_id: str | None = None
-    """32 lowercase hex digits."""
-    tags: dict[str, str] = {}
-    variant_name: str | None = None
-    include_raw_usage: bool = False
-    include_raw_response: bool = False
 
 
 def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
-    """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong, and
-    NotFound for a function, of which there are none yet.
-    """
+    """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong."""
     fields = decode(body)
     checks = _CHECKS
     for name, value in fields.items():
         # null is as good as absent, on every field that may be absent.
         if value is not None and (check := checks.get(name)) is not None:
             check(name, value)
-    model = _model(fields)
+    model = read_model(fields)
     if (messages := fields.get("messages")) is None:
         raise missing("messages")
     check_messages(messages)
@@ -87,26 +63,8 @@ def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
     if stop is not None:
         _check_stop(stop, accept_string=accept_stop_string)
     if fields.get("ollm::deny_unknown_fields"):
-        _deny_unknown(fields)
-    given_tags = fields.get("ollm::tags")
-    tags = {} if given_tags is None else read_tags("ollm::tags", given_tags)
-    return _request(fields, model, tags)
-
-
-def decode(body: bytes) -> dict[str, Any]:
-    """The body as a document; nothing in it is checked but its depth. Raises InvalidRequest."""
-    if len(body) > MANY_BYTES and sum(map(body.count, (b"[", b"{", b","))) > MAX_VALUES:
-        raise _not_json("The body holds too many values.")
-    try:
-        fields = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _not_json("The body is not valid JSON.") from error
-    except RecursionError as error:
-        raise _not_json("The body is nested too deeply.") from error
-    if not is_object(fields):
-        raise _not_json("The body must be a JSON object.")
-    check_depth(body, fields)
-    return fields
+        deny_unknown(fields, KNOWN_FIELDS)
+    return _request(fields, model, read_own_tags(fields))
 
 
 def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
@@ -114,8 +72,7 @@ def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
 
     The model is renamed, of two token caps the smaller stays, and streams always ask for usage.
     """
-    document = {name: value for name, value in fields.items() if not name.startswith(OURS)}
-    document["model"] = upstream_model
+    document = without_ours(fields, upstream_model)
     if document.get("stream"):
         document["stream_options"] = {
             **(document.get("stream_options") or {}),
@@ -127,15 +84,6 @@ def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
     if len(caps) == 2:
         del document[max(caps, key=document.__getitem__)]
     return document
-
-
-def tags_or_user_agent(request: ChatRequest, user_agent: str | None) -> dict[str, str]:
-    """The request's tags; where it has none, the application its `User-Agent` names."""
-    if request.tags or not user_agent:
-        return request.tags
-    name = "".join(c if c.isprintable() else " " for c in user_agent).strip()
-    cut = name.encode()[:MAX_TAG_BYTES].decode(errors="ignore")
-    return {USER_AGENT_TAG: cut} if cut else {}
 
 
 def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRequest:
@@ -162,49 +110,10 @@ def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRe
         episode_id=episode_id and episode_id.replace("-", "").lower(),
         tags=tags,
         variant_name=get("ollm::variant_name"),
+        dryrun=bool(get("ollm::dryrun")),
         include_raw_usage=include_raw_usage,
         include_raw_response=bool(get("ollm::include_raw_response")),
     )
-
-
-def _model(fields: dict[str, Any]) -> str:
-    model = fields.get("model")
-    if model is None:
-        raise missing("model")
-    if type(model) is not str:
-        raise bad("model", "must be a string", "string_type")
-    if not model.strip():
-        raise InvalidRequest(
-            "Invalid request: model is required",
-            param="model",
-            faults=[Fault(("body", "model"), "model is required", "value_error")],
-        )
-    if model.startswith(FUNCTION_NAME_PREFIX):
-        raise NotFound(
-            f"The model '{model[:MAX_SHOWN]}' does not exist.",
-            code="model_not_found",
-            param="model",
-        )
-    return model
-
-
-def _deny_unknown(fields: dict[str, Any]) -> None:
-    unknown = [name[:MAX_SHOWN] for name in sorted(fields.keys() - KNOWN_FIELDS)][:MAX_SHOWN]
-    if unknown:
-        names = ", ".join(unknown)
-        raise InvalidRequest(
-            f"Unknown fields: {names}",
-            code="unknown_parameter",
-            param=unknown[0],
-            faults=[
-                Fault(("body", name), "Extra inputs are not permitted", "extra_forbidden")
-                for name in unknown
-            ],
-        )
-
-
-def _not_json(message: str) -> InvalidRequest:
-    return InvalidRequest(message, faults=[Fault(("body",), message, "json_invalid")])
 
 
 # ---- one check per field
@@ -306,16 +215,6 @@ def _check_tool_choice(name: str, value: Any) -> None:
         raise bad(name, "must be a string or an object", "string_type")
 
 
-def _check_cache_options(name: str, value: Any) -> None:
-    _object(name, value)
-    mode = value.get("enabled", "off")
-    _one_of(*CACHE_MODES)(f"{name}.enabled", mode)
-    if (age := value.get("max_age_s")) is not None:
-        integer(f"{name}.max_age_s", age, 0, INT32_MAX)
-    if mode != "off":
-        raise unsupported(f"{name}.enabled", "other than 'off' is not supported yet")
-
-
 def _not_yet(name: str, value: Any) -> None:
     truth(name, value)
     if value:
@@ -346,8 +245,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "tool_choice": _check_tool_choice,
     "parallel_tool_calls": truth,
     "response_format": _check_response_format,
-    "ollm::cache_options": _check_cache_options,
-    "ollm::dryrun": _not_yet,
+    "ollm::cache_options": check_cache_options,
+    "ollm::dryrun": truth,
     "ollm::resumable": _not_yet,
     "ollm::variant_name": text,
     "ollm::episode_id": _check_episode,

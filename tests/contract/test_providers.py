@@ -22,7 +22,7 @@ TIMEOUTS = {"connect": 1.0, "read": 2.0, "write": 3.0, "pool": 4.0}
 
 def sent(kind: type[OpenAIProvider], document: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     provider = kind("p", Provider(), base_url="https://host/v1/", api_key="secret")
-    request = provider.chat_request(document, row_id="r1", timeouts=TIMEOUTS)
+    request = provider.request("chat.completions", document, row_id="r1", timeouts=TIMEOUTS)
     assert str(request.url) == "https://host/v1/chat/completions"
     return msgspec.json.decode(request.read()), request
 
@@ -38,7 +38,7 @@ def test_a_call_carries_the_key_the_attempts_id_and_the_timeouts() -> None:
 
 def test_the_head_of_a_call_is_what_would_be_written_for_the_same_request() -> None:
     provider = OpenAIProvider("p", Provider(), base_url="https://host:444/v1", api_key="secret")
-    request = provider.chat_request({"model": "m"}, row_id="r1", timeouts=TIMEOUTS)
+    request = provider.request("chat.completions", {"model": "m"}, row_id="r1", timeouts=TIMEOUTS)
     assert isinstance(request, PreparedRequest)
     ordinary = httpx.Request(
         request.method, request.url, headers=request.headers.raw, stream=request.stream
@@ -49,7 +49,7 @@ def test_the_head_of_a_call_is_what_would_be_written_for_the_same_request() -> N
 def test_a_row_id_that_could_forge_a_header_is_not_sent() -> None:
     provider = OpenAIProvider("p", Provider(), base_url="https://host/v1", api_key="secret")
     with pytest.raises(httpx.LocalProtocolError):
-        provider.chat_request({"model": "m"}, row_id="r1\r\nx: y", timeouts=TIMEOUTS)
+        provider.request("chat.completions", {"model": "m"}, row_id="r1\r\nx: y", timeouts=TIMEOUTS)
 
 
 def test_a_key_that_cannot_be_sent_switches_its_provider_off_and_no_other() -> None:

@@ -510,3 +510,82 @@ def test_unknown_fields_pass_unless_they_are_denied(client: OpenAI) -> None:
     error = failure(client, "sim_echo", extra_body=denied)
     assert (error.status_code, error.code) == (400, "unknown_parameter")
     assert "apple, zebra" in error.message
+
+
+# ---- embeddings and rerank
+
+
+def test_embeddings_come_back_as_numbers_and_as_base64(client: OpenAI) -> None:
+    """The client asks for base64 by itself and decodes it; floats only when told."""
+    model = "ollm::embedding_model_name::sim_embed"
+    packed = client.embeddings.create(model=model, input=["one two", "three"])
+    plain = client.embeddings.create(
+        model=model, input=["one two", "three"], encoding_format="float"
+    )
+    assert [item.index for item in packed.data] == [0, 1]
+    for one, other in zip(packed.data, plain.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
+    assert packed.model == model
+    assert (packed.usage.prompt_tokens, packed.usage.total_tokens) == (3, 3)
+
+
+def test_tokens_and_dimensions_reach_the_embedding_model(client: OpenAI) -> None:
+    answer = client.embeddings.create(
+        model="ollm::embedding_model_name::sim_embed", input=[[1, 2], [3]], dimensions=4
+    )
+    assert [len(item.embedding) for item in answer.data] == [4, 4]
+    assert answer.usage.prompt_tokens == 3
+
+
+def test_an_embedding_model_without_its_prefix_is_served_with_a_warning(client: OpenAI) -> None:
+    bare = client.embeddings.with_raw_response.create(model="sim_embed", input="a")
+    named = client.embeddings.with_raw_response.create(
+        model="ollm::embedding_model_name::sim_embed", input="a"
+    )
+    assert bare.headers["warning"].startswith("299 ")
+    assert "warning" not in named.headers
+    assert bare.parse().data[0].embedding == named.parse().data[0].embedding
+
+
+def test_an_empty_input_is_refused_with_its_place(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model="sim_embed", input=[])
+    assert refused.value.param == "input"
+
+
+def test_documents_are_ranked(client: OpenAI) -> None:
+    """OpenAI has no such endpoint: the client's own way to call another one."""
+    body = {"model": "sim_rerank", "query": "red fish", "documents": ["blue", {"text": "red fish"}]}
+    answer: Any = client.post("/rerank", body={**body, "return_documents": True}, cast_to=object)
+    assert [result["index"] for result in answer["results"]] == [1, 0]
+    assert answer["results"][0]["document"] == {"text": "red fish"}
+
+
+def test_a_model_of_a_provider_without_the_endpoint_cannot_rank(client: OpenAI) -> None:
+    body = {"model": "near_sim_chat", "query": "a", "documents": ["b"]}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.post("/rerank", body=body, cast_to=object)
+    assert (refused.value.code, refused.value.param) == ("unsupported_value", "model")
+
+
+# ---- dry runs
+
+
+def test_a_dry_run_is_answered_and_is_found_in_no_ledger_of_ours(
+    client: OpenAI, gateway: StartedGateway
+) -> None:
+    books = Books(gateway.ready)
+    since = books.mark()
+    dry = set()
+    for stream in (False, True):
+        answer: Any = client.chat.completions.create(
+            model="sim_echo", messages=MESSAGES, stream=stream, extra_body={"ollm::dryrun": True}
+        )
+        chunks = list(answer) if stream else []
+        assert (text_of(chunks) if stream else answer.choices[0].message.content) == TEXT
+        dry.add((chunks[0] if stream else answer).id.removeprefix("chatcmpl-"))
+    paid = client.chat.completions.create(model="sim_echo", messages=MESSAGES)
+    stored = paid.id.removeprefix("chatcmpl-")
+    until(lambda: stored in {row.request_id for row in books.rows(since)}, 30)
+    assert len(books.calls(since)) == 3
+    assert not dry & {row.request_id for row in books.rows(since)}

@@ -864,12 +864,12 @@ async def test_slow_bytes_are_not_a_stall(transport: UpstreamTransport) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         for piece in (b"HTTP/1.1 2", b"00 OK\r\nContent-", b"Length: 2\r\n\r\n", b"o", b"k"):
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.15)
             await peer.send(piece)
         await peer.gone()
 
     async with upstream(script) as server:
-        assert await fetch(transport, ask(server, read=0.12)) == b"ok"
+        assert await fetch(transport, ask(server, read=0.6)) == b"ok"
 
 
 async def test_a_reader_that_takes_its_time_is_not_a_stall(transport: UpstreamTransport) -> None:

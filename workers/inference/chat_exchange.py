@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 
 from shared.dialects import chat as dialect
+from shared.dialects.request import decode
 from shared.errors import UpstreamFailed
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer, estimate_input_tokens
@@ -26,11 +27,12 @@ class ChatExchange:
 
     def __init__(self, job: Job, body: bytes) -> None:
         self._job = job
-        self._document = dialect.decode(body)
+        self._document = decode(body)
         self.input_estimate = estimate_input_tokens(self._document)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
-        return route.provider.chat_request(
+        return route.provider.request(
+            "chat.completions",
             dialect.to_upstream(self._document, route.upstream_model),
             row_id=attempt.row_id,
             timeouts=route.timeouts,

@@ -14,11 +14,16 @@ from shared.seal import Seal
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.chat_exchange import ChatExchange
+from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
 from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
 from workers.inference.meter import Meter
 from workers.outbox import Outbox
 
-EXCHANGES: Mapping[str, Begin] = {"chat.completions": ChatExchange}
+EXCHANGES: Mapping[str, Begin] = {
+    "chat.completions": ChatExchange,
+    "embeddings": EmbeddingsExchange,
+    "rerank": RerankExchange,
+}
 """By the endpoint in a job's header."""
 
 log = structlog.get_logger()
@@ -69,9 +74,13 @@ class Inference:
             code="stream_interrupted" if claim.spoke else "job_buried",
         )
         seen = int(claim.progress or b"0")
-        rows = [
-            lost_row(row, clock=self._shared.clock, spoke=claim.spoke, output_seen=seen)
-            for row in claim.attempts.values()
-        ]
+        rows = (
+            []
+            if held.header.dryrun
+            else [
+                lost_row(row, clock=self._shared.clock, spoke=claim.spoke, output_seen=seen)
+                for row in claim.attempts.values()
+            ]
+        )
         outbox.end(held, Kind.FAILED, encode_error(error.body()), rows)
         self._shared.meter.ended("given_up")

@@ -114,8 +114,7 @@ class Job:
     async def run(self) -> None:
         held, header = self._held, self.header
         for row_id, row in held.claim.attempts.items():
-            lost = lost_row(row, clock=self.clock, spoke=False, output_seen=0)
-            held.ended_rows.append((row_id, lost))
+            self._note(row_id, lost_row(row, clock=self.clock, spoke=False, output_seen=0))
         self._shared.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
@@ -242,7 +241,7 @@ class Job:
     def end_stream(self, attempt: Attempt, text: bytes) -> None:
         """The last part of a stream that is complete: the job is settled with it."""
         row = self._close(attempt, "completed")
-        self._outbox.end(self._held, Kind.END, text, [encode_row(row)])
+        self._outbox.end(self._held, Kind.END, text, self._written(row))
 
     def end_whole(
         self, attempt: Attempt, body: bytes, *, content_type: str = "application/json"
@@ -256,7 +255,7 @@ class Job:
             queue_ms=row.queue_ms,
             cost_usd=format(row.cost_usd, "f"),
         )
-        self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), [encode_row(row)])
+        self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), self._written(row))
 
     # ---- ends
 
@@ -270,6 +269,7 @@ class Job:
     ) -> SpendRow:
         """The attempt's final row; from here on it is not open any more."""
         self._open = None
+        billed = billed and not self.header.dryrun
         row = attempt.ended(status, error_code=error_code, billed=billed)
         self._measure(attempt, row)
         return row
@@ -280,17 +280,24 @@ class Job:
         if breaker is not None:
             (breaker.failed if failed.against_provider else breaker.succeeded)()
         row = self._close(attempt, "failed", error_code=failed.error.code, billed=self._held.posted)
-        self._held.ended_rows.append((row.row_id, encode_row(row)))
+        self._note(row.row_id, encode_row(row))
+
+    def _note(self, row_id: str, row: bytes) -> None:
+        """For the next script to write; a dry run's attempts are as if they had not been sent."""
+        self._held.ended_rows.append((row_id, b"" if self.header.dryrun else row))
+
+    def _written(self, row: SpendRow) -> list[bytes]:
+        return [] if self.header.dryrun else [encode_row(row)]
 
     def fail(self, error: GatewayError) -> None:
         """Ends the job with an error for the client."""
         if self._held.ending:
             return
-        rows = []
+        rows: list[bytes] = []
         if self._open is not None:
             self._abandon_breaker(timed_out=isinstance(error, TimedOut))
             row = self._close(self._open, "failed", error_code=error.code, billed=self._held.posted)
-            rows.append(encode_row(row))
+            rows = self._written(row)
         self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), rows)
         self._shared.meter.ended("failed")
 
@@ -306,19 +313,19 @@ class Job:
         elif held.drained and not held.was_spoken:
             if self._open is not None:
                 row = self._close(self._open, "failed", error_code="worker_drained", billed=False)
-                held.ended_rows.append((row.row_id, encode_row(row)))
+                self._note(row.row_id, encode_row(row))
             elif self._recording is not None:
-                held.ended_rows.append((self._recording, b""))  # it was never sent: no row
+                self._note(self._recording, b"")  # it was never sent: no row
             await self._recorder.give_back(held)
         elif held.drained:
             self.fail(UpstreamFailed("The stream was interrupted.", code="stream_interrupted"))
 
     def _end_cancelled(self) -> None:
         """What the provider generated until now is metered and billed."""
-        rows = []
+        rows: list[bytes] = []
         if self._open is not None:
             row = self._close(self._open, "cancelled", error_code="client_disconnected")
-            rows.append(encode_row(row))
+            rows = self._written(row)
         error = UpstreamFailed("The client closed the request.", code="client_disconnected")
         self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), rows)
         self._shared.meter.ended("cancelled")

@@ -14,7 +14,7 @@ from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
 from shared.usage import Price
 from workers.inference.breaker import Breaker
-from workers.providers.base import ChatProvider
+from workers.providers.base import UpstreamProvider
 from workers.providers.registry import Credentials, build
 
 POOL_SECONDS = 10.0
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 class Route(msgspec.Struct, frozen=True):
     """One provider of a model, ready to be called."""
 
-    provider: ChatProvider
+    provider: UpstreamProvider
     upstream_model: str
     price: Price
     timeouts: Mapping[str, float | None]

@@ -1,6 +1,6 @@
-"""The contract of a provider: how the common tongue becomes one upstream call.
+"""The contract of a provider: how a document becomes one upstream call.
 
-A provider neither retries nor parses answers; it turns a chat-completions document into a request
+A provider neither retries nor parses answers; it turns a document into a request
 and says which timeouts apply. What a provider enforces (zero retention, canonical names) it writes
 last, over whatever the client sent.
 """
@@ -13,7 +13,7 @@ import httpx
 from shared.catalog import Provider, Tier
 
 
-class ChatProvider(Protocol):
+class UpstreamProvider(Protocol):
     """Where one configured provider can be reached, and what it insists on."""
 
     @property
@@ -27,10 +27,16 @@ class ChatProvider(Protocol):
     @property
     def tier(self) -> Tier: ...
 
-    def chat_request(
-        self, document: Mapping[str, Any], *, row_id: str, timeouts: Mapping[str, float | None]
+    def request(
+        self,
+        endpoint: str,
+        document: Mapping[str, Any],
+        *,
+        row_id: str,
+        timeouts: Mapping[str, float | None],
     ) -> httpx.Request:
-        """The call for one attempt. `document` is the upstream body, model already renamed.
+        """The call for one attempt. `document` is the upstream body, model already renamed;
+        `endpoint` is named as in a job's header.
 
         `row_id` travels as `x-client-request-id`, so that a provider's own log can be matched with
         our spend row. `timeouts` are httpx's `connect`, `read`, `write`, `pool`, in seconds.

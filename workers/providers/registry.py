@@ -7,7 +7,7 @@ import structlog
 from pydantic import SecretStr
 
 from shared.catalog import Catalog, Provider
-from workers.providers.base import ChatProvider
+from workers.providers.base import UpstreamProvider
 from workers.providers.near import NearProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.phala import PhalaProvider
@@ -39,9 +39,9 @@ class Credentials:
         return key.get_secret_value() if key else None
 
 
-def build(catalog: Catalog, credentials: Credentials) -> dict[str, ChatProvider]:
+def build(catalog: Catalog, credentials: Credentials) -> dict[str, UpstreamProvider]:
     """The providers that can be called now, by their names in the catalog."""
-    providers: dict[str, ChatProvider] = {}
+    providers: dict[str, UpstreamProvider] = {}
     for name, settings in catalog.document.providers.items():
         base_url, key = credentials.base_url(settings), credentials.api_key(settings)
         if settings.enabled and base_url and key:

@@ -10,6 +10,7 @@ from hmac import compare_digest
 from shared.clock import Clock
 from workers.simulator.chat import Chat
 from workers.simulator.control import Control
+from workers.simulator.documents import Documents
 from workers.simulator.exchange import ClientClosed, Exchange, Message, Receive, Send
 from workers.simulator.faults import Faults
 from workers.simulator.ledger import Ledger
@@ -31,7 +32,8 @@ class Simulator:
         self._api_keys = [key.encode() for key in api_keys]
         chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), clock=clock)
         control = Control(ledger=ledger, pacemaker=pacemaker)
-        self._routes = self._provider_routes(chat) | _control_routes(control)
+        documents = Documents(ledger=ledger)
+        self._routes = self._provider_routes(chat, documents) | _control_routes(control)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -43,9 +45,11 @@ class Simulator:
         except ClientClosed:
             await exchange.hang_up()  # else uvicorn takes the unfinished answer for a bug of ours
 
-    def _provider_routes(self, chat: Chat) -> Routes:
+    def _provider_routes(self, chat: Chat, documents: Documents) -> Routes:
         endpoints: dict[str, dict[str, ProviderHandler]] = {
             "chat/completions": {"POST": chat.complete},
+            "embeddings": {"POST": documents.embed},
+            "rerank": {"POST": documents.rerank},
             "models": {"GET": chat.models},
         }
         return {

@@ -1,10 +1,13 @@
 from fastapi import FastAPI
 
 from api import openapi
+from api.routes.endpoints import ENDPOINTS
+from api.schemas import CHAT_FIELDS, CHAT_REQUEST, EMBEDDINGS_REQUEST, RERANK_REQUEST, Json
+from shared.dialects import embeddings, rerank
 from shared.dialects.chat import KNOWN_FIELDS, parse
 
 
-def made() -> openapi.Json:
+def made() -> Json:
     app = FastAPI()
 
     @app.get("/v1/other")
@@ -13,12 +16,12 @@ def made() -> openapi.Json:
     return openapi.document(app)()
 
 
-def test_the_raw_chat_route_is_listed_beside_fastapis_own():
+def test_the_raw_routes_are_listed_beside_fastapis_own():
     paths = made()["paths"]
-    assert set(paths) == {"/v1/chat/completions", "/v1/other"}
-    assert {"200", "400", "401", "404", "429", "502", "503", "504"} <= set(
-        paths["/v1/chat/completions"]["post"]["responses"]
-    )
+    assert set(paths) == {*ENDPOINTS, "/v1/other"}
+    for path in ENDPOINTS:
+        told = set(paths[path]["post"]["responses"])
+        assert {"200", "400", "401", "404", "429", "502", "503", "504"} <= told
 
 
 def test_every_schema_that_is_referred_to_is_there():
@@ -30,7 +33,7 @@ def test_every_schema_that_is_referred_to_is_there():
 
 
 def test_every_field_it_lists_is_one_the_check_knows():
-    assert set(openapi.CHAT_FIELDS) <= KNOWN_FIELDS
+    assert set(CHAT_FIELDS) <= KNOWN_FIELDS
 
 
 def test_every_field_the_check_looks_at_is_listed():
@@ -39,9 +42,14 @@ def test_every_field_the_check_looks_at_is_listed():
         " web_search_options safety_identifier prompt_cache_key prompt_cache_retention"
         " functions function_call".split()
     )
-    assert KNOWN_FIELDS - passed_on == set(openapi.CHAT_FIELDS)
+    assert KNOWN_FIELDS - passed_on == set(CHAT_FIELDS)
 
 
 def test_its_required_fields_are_enough():
-    assert openapi.CHAT_REQUEST["required"] == ["model", "messages"]
+    assert CHAT_REQUEST["required"] == ["model", "messages"]
     assert parse(b'{"model":"m","messages":[{"role":"user","content":"x"}]}').model == "m"
+
+
+def test_the_fields_of_the_other_endpoints_are_those_their_checks_know():
+    assert set(EMBEDDINGS_REQUEST["properties"]) == embeddings.KNOWN_FIELDS
+    assert set(RERANK_REQUEST["properties"]) == rerank.KNOWN_FIELDS

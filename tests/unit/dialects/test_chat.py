@@ -8,7 +8,8 @@ import pytest
 
 from shared.dialects import chat
 from shared.dialects.faults import MAX_DEPTH
-from shared.errors import GatewayError, InvalidRequest, NotFound
+from shared.dialects.request import tags_or_user_agent
+from shared.errors import GatewayError, InvalidRequest
 
 USER = {"role": "user", "content": "Hello"}
 UUID7 = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -120,7 +121,6 @@ BAD: list[tuple[bytes, int, str, str | None]] = [
     (body(model=5), 400, "invalid_value", "model"),
     (body(model=""), 400, "invalid_value", "model"),
     (body(model="  "), 400, "invalid_value", "model"),
-    (body(model="ollm::function_name::f"), 404, "model_not_found", "model"),
     # messages
     (body(messages=...), 400, "missing_required_parameter", "messages"),
     (body(messages=None), 400, "missing_required_parameter", "messages"),
@@ -269,7 +269,6 @@ BAD: list[tuple[bytes, int, str, str | None]] = [
         body(**{"ollm::include_raw_usage": True, "stream": True}),
         400, "invalid_value", "ollm::include_raw_usage",
     ),
-    (ours(dryrun=True), 400, "unsupported_value", "ollm::dryrun"),
     (ours(dryrun="yes"), 400, "invalid_value", "ollm::dryrun"),
     (ours(resumable=True), 400, "unsupported_value", "ollm::resumable"),
     (ours(cache_options="on"), 400, "invalid_value", "ollm::cache_options"),
@@ -420,7 +419,7 @@ def test_the_playground_is_an_application(given, kept):
     ],
 )
 def test_without_tags_the_user_agent_names_the_application(tags, agent, kept):
-    assert chat.tags_or_user_agent(chat.parse(ours(tags=tags)), agent) == kept
+    assert tags_or_user_agent(chat.parse(ours(tags=tags)), agent) == kept
 
 
 def test_the_upstream_gets_the_document_without_our_fields_under_its_own_name():
@@ -472,6 +471,6 @@ def test_of_two_token_caps_the_smaller_one_is_sent(caps, sent):
     assert found == sent
 
 
-def test_a_function_does_not_exist_yet():
-    with pytest.raises(NotFound):
-        chat.parse(body(model="ollm::function_name::weather"))
+def test_a_dry_run_is_read():
+    assert chat.parse(ours(dryrun=True)).dryrun
+    assert not chat.parse(ours(dryrun=None)).dryrun

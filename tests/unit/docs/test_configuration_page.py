@@ -23,6 +23,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Auth: "`[auth]`",
     catalog.QueueLimits: "`[queue]`",
     catalog.Compat: "`[compat]`",
+    catalog.Dryrun: "`[dryrun]`",
     catalog.Limits: "`[limits]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",

@@ -1,6 +1,10 @@
-"""POST /v1/chat/completions, as raw ASGI: check, admit, relay."""
+"""The inference routes, as raw ASGI: authenticate, check, admit, relay."""
 
-from starlette.types import Receive, Scope, Send
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
 
 from api.admit import Gate
 from api.auth import Authenticator
@@ -11,32 +15,59 @@ from api.relay import Relay
 from shared.caller import Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
-from shared.dialects import chat
+from shared.dialects.request import InferenceRequest, tags_or_user_agent
 from shared.errors import GatewayError, NotFound, NotPermitted, UnsupportedMediaType
 from shared.ids import new_id
 from shared.job import LANES, JobHeader
+from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
 
 LANE_OF_TIER = {"priority": "priority", "auto": "default", "default": "default", "flex": "flex"}
 
 
-class ChatCompletions:
-    """One instance serves every request of the process."""
+DRYRUN_SCOPE = "dryrun"
+WARN_SECONDS = 60.0
+"""Between two log lines about the same; the metric counts every one."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What tells one inference route from another."""
+
+    name: str
+    """As it stands in jobs and spend rows."""
+    parse: Callable[[bytes, Catalog], InferenceRequest]
+    """Raises InvalidRequest."""
+    pin: Callable[[Catalog, Target], str | None] = lambda _catalog, target: target.pinned_provider
+    """The one provider that may answer, where that is so. Raises InvalidRequest."""
+    preferred_prefix: str = ""
+    """A model named without it is served all the same, with a warning."""
+
+
+class Inference:
+    """One instance serves every request of a route in this process."""
 
     def __init__(
         self,
+        endpoint: Endpoint,
         *,
         authenticator: Authenticator,
         catalogs: CatalogWatch,
         gate: Gate,
         relay: Relay,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
+        self._endpoint = endpoint
         self._authenticator = authenticator
         self._catalogs = catalogs
         self._gate = gate
         self._relay = relay
         self._clock = clock
+        self._metrics = metrics
+        self._warned_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -47,7 +78,32 @@ class ChatCompletions:
             return
         except ClientLeft:
             return
+        if not header.asked_model.startswith(self._endpoint.preferred_prefix):
+            send = self._warning(header, send)
         await self._relay(header, waiter, scope, receive, send)
+
+    def _warning(self, header: JobHeader, send: Send) -> Send:
+        """Adds the header that a deprecated form of the model's name asks for."""
+        endpoint = self._endpoint
+        self._metrics.deprecated_models.labels(endpoint.name).inc()
+        now = self._clock.monotonic()
+        if now - self._warned_at > WARN_SECONDS:
+            self._warned_at = now
+            log.warning(
+                "A model was named without its prefix",
+                action="deprecated_model_name",
+                request_id=header.request_id,
+                endpoint=endpoint.name,
+                prefix=endpoint.preferred_prefix,
+            )
+        text = f'299 - "Name the model with the prefix {endpoint.preferred_prefix}"'.encode()
+
+        async def warned(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"warning", text)]
+            await send(message)
+
+        return warned
 
     async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
         """Authenticates before anything of the body is looked at, then checks it."""
@@ -56,17 +112,19 @@ class ChatCompletions:
         body = await read_body(receive)
         _require_json(headers)
         catalog = self._catalogs.current
-        request = chat.parse(body, accept_stop_string=catalog.document.compat.accept_stop_string)
+        request = self._endpoint.parse(body, catalog)
         return self._header(scope, caller, catalog, request), body
 
     def _header(
-        self, scope: Scope, caller: Caller, catalog: Catalog, request: chat.ChatRequest
+        self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
     ) -> JobHeader:
         target = _target(catalog, caller, request)
+        _check_dryrun(catalog, caller, request)
         times = target.model.timeouts
         total = times.total if times else _total_seconds(catalog, target)
         return JobHeader(
             request_id=scope[REQUEST_ID],
+            endpoint=self._endpoint.name,
             reply_to=self._gate.process,
             lane=_lane(caller, request.service_tier),
             tenant=caller.tenant,
@@ -74,22 +132,23 @@ class ChatCompletions:
             key_id=caller.key_id,
             model=target.name,
             asked_model=request.model,
-            pinned_provider=request.variant_name or target.pinned_provider,
+            pinned_provider=request.variant_name or self._endpoint.pin(catalog, target),
             stream=request.stream,
             include_usage=request.include_usage or catalog.document.compat.always_stream_usage,
             config_hash=catalog.hash,
             episode_id=request.episode_id or new_id(),
             client_request_id=scope.get(CLIENT_REQUEST_ID),
-            tags=chat.tags_or_user_agent(request, _user_agent(scope["headers"])),
+            tags=tags_or_user_agent(request, _user_agent(scope["headers"])),
             admitted_at=self._clock.now(),
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
+            dryrun=request.dryrun,
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
         )
 
 
-def _target(catalog: Catalog, caller: Caller, request: chat.ChatRequest) -> Target:
+def _target(catalog: Catalog, caller: Caller, request: InferenceRequest) -> Target:
     target = catalog.resolve(request.model)
     if target is None:
         raise NotFound(
@@ -106,6 +165,17 @@ def _target(catalog: Catalog, caller: Caller, request: chat.ChatRequest) -> Targ
             param="ollm::variant_name",
         )  # fmt: skip
     return target
+
+
+def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:
+    """A dry run costs the operator and nobody else: where tenants are charged, few may."""
+    if (
+        request.dryrun
+        and catalog.document.dryrun.allow == "scoped"
+        and DRYRUN_SCOPE not in caller.scopes
+        and not caller.is_master
+    ):
+        raise NotPermitted("This key may not use 'ollm::dryrun'.", code="dryrun_not_allowed")
 
 
 def _total_seconds(catalog: Catalog, target: Target) -> float:
