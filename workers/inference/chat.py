@@ -13,8 +13,9 @@ from shared.clock import Clock
 from shared.ids import dashed
 from shared.job import JobHeader
 from shared.usage import Usage, usage_from_openai
+from workers.inference import plain_answer
 from workers.inference.attempt import Attempt
-from workers.inference.chunk_heads import Choice, ChunkHead
+from workers.inference.chunk_heads import Choice, ChunkHead, text_length
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
@@ -48,11 +49,22 @@ class ChatAnswer:
             "episode_id": dashed(header.episode_id),
         }
         self._head = ChunkHead(self._ours)
+        self._wants_raw = header.include_raw_usage or header.include_raw_response
 
     # ---- whole
 
     def whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
         """The client's body. Raises AttemptFailed when it is not a chat completion."""
+        rewritten = None if self._wants_raw else plain_answer.rewrite(data, self._ours)
+        if rewritten is None:
+            return self._decoded_whole(data, attempt, input_estimate)
+        body, rest = rewritten
+        attempt.finish_reason = rest.choices[0].finish_reason
+        attempt.content_arrived(text_length(rest.choices[0].message))
+        attempt.usage_arrived(rest.usage.usage())
+        return body
+
+    def _decoded_whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
         document = decode(data)
         choices = self._promised(document)
         self._count_whole(choices, attempt)

@@ -29,6 +29,15 @@ class Delta(msgspec.Struct):
     tool_calls: None = None
 
 
+def text_length(delta: Delta) -> int:
+    """Characters of all it says."""
+    length = len(delta.content) if delta.content else 0
+    for text in (delta.reasoning_content, delta.reasoning, delta.refusal):
+        if text:
+            length += len(text)
+    return length
+
+
 class Choice(msgspec.Struct):
     delta: Delta
     finish_reason: str | None = None
