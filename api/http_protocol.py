@@ -50,6 +50,10 @@ ON_CLIENT_LEFT = "on_client_left"
 """Key of the scope: what to call at that moment. A task that waits for `http.disconnect` would say
 the same, at the price of a task for every request."""
 
+ABORT = "abort"
+"""Key of the scope: closes the connection at once, also while a client that reads nothing keeps an
+answer waiting."""
+
 
 class Refused(Exception):
     """The parser wraps it; the client sees a 400 with this message."""
@@ -158,6 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = _target(self.url)
+        scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
         cycle = self.cycle = Cycle(
             scope=scope,
             transport=self.transport,

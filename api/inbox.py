@@ -129,7 +129,9 @@ class Inbox:
             await asyncio.sleep(SWEEP_SECONDS)
             now, quiet = self._clock.now(), loop.time()
             for waiter in list(self._waiters.values()):
-                if now > waiter.give_up_at:
+                if now > waiter.give_up_at and waiter.ended:
+                    waiter.drop()  # it was told, and has not even read that
+                elif now > waiter.give_up_at:
                     waiter.fail(TimedOut("The request took too long.", code="deadline_exceeded"))
                 elif now > waiter.waits_until:
                     waiter.waits_until = waiter.give_up_at  # asked once

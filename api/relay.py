@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api.admit import Gate
-from api.http_protocol import CLIENT_LEFT, ON_CLIENT_LEFT
+from api.http_protocol import ABORT, CLIENT_LEFT, ON_CLIENT_LEFT
 from api.problems import send_error
 from api.waiter import Waiter
 from shared.clock import Clock
@@ -124,6 +124,7 @@ class Relay:
     ) -> None:
         self._open.inc()
         # Listen, then look: the client may have left while the job was being admitted.
+        waiter.abort = scope.get(ABORT)
         scope[ON_CLIENT_LEFT] = waiter.leave
         if scope.get(CLIENT_LEFT):
             waiter.leave()

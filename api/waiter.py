@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from shared.errors import ErrorBody, GatewayError, Overloaded, UpstreamFailed
-from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
+from shared.reply import Answer, Kind, binding, decode_answer, decode_error, unpack_frame
 from shared.run import unpack
 from shared.seal import Seal
 
@@ -28,7 +28,7 @@ class Waiter:
 
     __slots__ = (
         "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
-        "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
+        "abort", "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
         "quiet_since", "request_id", "settled", "streaming", "waits_until",
     )  # fmt: skip
 
@@ -57,6 +57,8 @@ class Waiter:
         self.left = False
         """The client closed the connection while it waited."""
         self.streaming = False
+        self.abort: Callable[[], None] | None = None
+        """Closes the client's connection: its task may be waiting for a client that reads nothing."""
         self.quiet_since = 0.0
         self._claim = 0
         self._expected = 1
@@ -89,8 +91,7 @@ class Waiter:
         kind, number, claim, sealed = unpack_frame(frame)
         if self.ended or (kind != Kind.FAILED and self._is_out_of_order(number, claim)):
             return
-        bound_to = b"reply:%b:%d" % (self.request_id.encode(), number)
-        self._accept(kind, self._seal.open(sealed, bound_to))
+        self._accept(kind, self._seal.open(sealed, binding(self.request_id, kind, number, claim)))
 
     def _is_out_of_order(self, number: int, claim: int) -> bool:
         if number < self._expected and claim == self._claim:
@@ -122,6 +123,7 @@ class Waiter:
         if self.buffered > MAX_BUFFERED_BYTES:
             self.parts.clear()
             self.fail(Overloaded("The client reads too slowly.", code="client_too_slow"))
+            self.drop()
         elif self.buffered > PAUSE_BYTES and not self._paused:
             self._paused = True
             self._on_word(self.request_id, "pause")
@@ -129,6 +131,11 @@ class Waiter:
     def leave(self) -> None:
         self.left = True
         self._notify()
+
+    def drop(self) -> None:
+        """Lets go of a client to which nothing can be said any more."""
+        if self.abort is not None:
+            self.abort()
 
     def fail(self, error: GatewayError) -> None:
         if not self.ended:

@@ -23,6 +23,8 @@ MODEL_NAME_PREFIX = "ollm::model_name::"
 EMBEDDING_MODEL_NAME_PREFIX = "ollm::embedding_model_name::"
 FUNCTION_NAME_PREFIX = "ollm::function_name::"
 HASH_DIGITS = 16
+MAX_PAYLOAD_BYTES = 480 << 20
+"""Valkey takes no value above 512 MiB (proto-max-bulk-len)."""
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write: two attempts at each of two providers."""
@@ -262,6 +264,9 @@ def _check(document: Document) -> None:
     if document.queue.admit_below_backlog <= 0:
         least = document.queue.lane_capacity * LANE_COUNT * ROWS_PER_JOB
         raise CatalogInvalid(f"queue.max_spend_backlog: must be above {least} for these lanes")
+    for name in ("max_body_bytes", "max_answer_bytes"):
+        if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
+            raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
     for name, model in document.models.items():
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")

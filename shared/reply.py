@@ -43,6 +43,11 @@ def pack_frame(kind: int, number: int, claim: int, sealed: bytes) -> bytes:
     return FRAME_HEAD.pack(kind, number, claim & 0xFFFF) + sealed
 
 
+def binding(request_id: str, kind: int, number: int, claim: int) -> bytes:
+    """What a reply is sealed for: moved to another place, or made another kind, it does not open."""
+    return b"reply:%b:%d:%d:%d" % (request_id.encode(), kind, number, claim & 0xFFFF)
+
+
 def unpack_frame(data: bytes) -> tuple[int, int, int, bytes]:
     """(kind, number, claim, sealed payload). Raises struct.error on a short frame."""
     kind, number, claim = FRAME_HEAD.unpack_from(data)

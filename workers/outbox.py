@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from shared.reply import Kind, pack_frame
+from shared.reply import Kind, binding, pack_frame
 from shared.run import unpacked_size
 from shared.seal import Seal
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
@@ -23,6 +23,9 @@ from workers.held import HeldJob
 POSTS_PER_CALL = 500
 """Arguments of one script call stay well below Lua's limit of about 8,000."""
 ENDINGS_PER_CALL = 100
+BYTES_PER_CALL = 8 << 20
+"""Frames of one call become one entry, and the server refuses entries of a gigabyte: after it has
+ended the jobs. A single frame may be larger."""
 MAX_WAITING_BYTES = 64 << 20
 """Above it handlers stop reading from their providers: Valkey is slow or away."""
 MAX_DELTA_BYTES = 256 << 10
@@ -160,7 +163,7 @@ class Outbox:
             frame = self._frame(held, Kind.DELTA, self._take_deltas(held))
             post = Post(request_id=held.request_id, token=held.claim.token, frame=frame)
             inboxes.setdefault(held.header.reply_to, []).append((held, post))
-        return _in_batches(inboxes, POSTS_PER_CALL)
+        return _in_batches(inboxes, POSTS_PER_CALL, lambda one: len(one[1].frame))
 
     async def _post(self, inbox: str, some: Sequence[tuple[HeldJob, Post]]) -> None:
         posts = [post for _, post in some]
@@ -196,9 +199,9 @@ class Outbox:
 
     def _frame(self, held: HeldJob, kind: Kind, payload: bytes) -> bytes:
         held.number += 1
-        bound_to = b"reply:%b:%d" % (held.request_id.encode(), held.number)
-        sealed = self._seal.seal(payload, bound_to)
-        return pack_frame(kind, held.number, held.claim.deliveries, sealed)
+        claim = held.claim
+        bound_to = binding(claim.request_id, kind, held.number, claim.deliveries)
+        return pack_frame(kind, held.number, claim.deliveries, self._seal.seal(payload, bound_to))
 
 
 def _endings_by_inbox(
@@ -207,10 +210,20 @@ def _endings_by_inbox(
     inboxes: dict[str, list[tuple[HeldJob, Ending]]] = {}
     for held, ending in endings:
         inboxes.setdefault(held.header.reply_to, []).append((held, ending))
-    return _in_batches(inboxes, ENDINGS_PER_CALL)
+    return _in_batches(inboxes, ENDINGS_PER_CALL, lambda one: sum(map(len, one[1].frames)))
 
 
-def _in_batches(inboxes: dict[str, list[Item]], at_most: int) -> Iterable[tuple[str, list[Item]]]:
+def _in_batches(
+    inboxes: dict[str, list[Item]], at_most: int, weigh: Callable[[Item], int]
+) -> Iterable[tuple[str, list[Item]]]:
     for inbox, items in inboxes.items():
-        for start in range(0, len(items), at_most):
-            yield inbox, items[start : start + at_most]
+        batch: list[Item] = []
+        size = 0
+        for item in items:
+            weight = weigh(item)
+            if batch and (len(batch) == at_most or size + weight > BYTES_PER_CALL):
+                yield inbox, batch
+                batch, size = [], 0
+            batch.append(item)
+            size += weight
+        yield inbox, batch

@@ -37,7 +37,9 @@ class Admission:
 
     def __init__(self, keys: ShardKeys) -> None:
         self.keys = keys
-        self._gatherer: Gatherer[_Asked] = Gatherer(self._send)
+        self._gatherer: Gatherer[_Asked] = Gatherer(
+            self._send, weigh=lambda asked: len(asked.sealed_body)
+        )
 
     async def admit(
         self, client: Client, header: JobHeader, sealed_body: bytes, limits: QueueLimits

@@ -91,7 +91,7 @@ class _Protocol(asyncio.Protocol):
         self.waiters: deque[asyncio.Future[Any]] = deque()
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.get_running_loop().create_future()
-        self.answers = 0
+        self.reads = 0
         self.on_push = on_push
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
@@ -114,10 +114,15 @@ class _Protocol(asyncio.Protocol):
             self._on_lost()
             self.lost.set_result(error)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     @override
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        self.answers += 1
+        self.reads += 1
         waiters, gets = self.waiters, self._reader.gets
         answer = gets()
         while answer is not False:
@@ -258,13 +263,14 @@ class Client:
 
     async def _watch(self, protocol: _Protocol) -> None:
         """Returns when the connection is lost, or drops it when an answer is overdue."""
-        oldest: asyncio.Future[Any] | None = None
+        seen: tuple[object, ...] = ()
         overdue = 0.0
         while not protocol.lost.done():
             await asyncio.wait([protocol.lost], timeout=WATCH_SECONDS)
-            waiting = protocol.waiters[0] if protocol.waiters else None
-            overdue = overdue + WATCH_SECONDS if waiting is oldest and waiting is not None else 0.0
-            oldest = waiting
+            # Bytes that move are a sign of life too: a large answer, or a large command, takes time.
+            now = (*list(protocol.waiters)[:1], protocol.reads, protocol.unsent)
+            overdue = overdue + WATCH_SECONDS if protocol.waiters and now == seen else 0.0
+            seen = now
             if overdue >= self._answer_seconds:
                 log.warning("Valkey stopped answering", action="valkey_silent")
                 break

@@ -5,7 +5,7 @@ path take any number of jobs and answer for each.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -14,14 +14,24 @@ from shared.valkey.client import Client, ValkeyAway
 JOBS_PER_CALL = 100
 """Keys and arguments of one call stay far below Lua's limit of about 8,000."""
 
+BYTES_PER_CALL = 8 << 20
+"""So that no call keeps the server, or the connection, for long. A single item may be larger."""
+
 Item = TypeVar("Item")
 
 
 class Gatherer(Generic[Item]):
     """`call` sends one script call for several items; its answer is a list, one for each."""
 
-    def __init__(self, call: Callable[[Client, Sequence[Item]], asyncio.Future[Any]]) -> None:
+    def __init__(
+        self,
+        call: Callable[[Client, Sequence[Item]], asyncio.Future[Any]],
+        *,
+        weigh: Callable[[Item], int] = lambda _item: 0,
+    ) -> None:
+        """`weigh` says how many bytes an item adds to its call."""
         self._call = call
+        self._weigh = weigh
         self._waiting: list[tuple[Item, asyncio.Future[Any]]] = []
 
     def ask(self, client: Client, item: Item) -> asyncio.Future[Any]:
@@ -35,14 +45,27 @@ class Gatherer(Generic[Item]):
 
     def _send(self, client: Client) -> None:
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), JOBS_PER_CALL):
-            some = waiting[start : start + JOBS_PER_CALL]
+        for some in self._calls(waiting):
             try:
                 sent = self._call(client, [item for item, _ in some])
             except ValkeyAway as error:
                 _fail(some, error)
             else:
                 sent.add_done_callback(partial(_deliver, some))
+
+    def _calls(
+        self, waiting: list[tuple[Item, asyncio.Future[Any]]]
+    ) -> Iterator[list[tuple[Item, asyncio.Future[Any]]]]:
+        some: list[tuple[Item, asyncio.Future[Any]]] = []
+        size = 0
+        for one in waiting:
+            weight = self._weigh(one[0])
+            if some and (len(some) == JOBS_PER_CALL or size + weight > BYTES_PER_CALL):
+                yield some
+                some, size = [], 0
+            some.append(one)
+            size += weight
+        yield some
 
 
 def _deliver(some: list[tuple[Any, asyncio.Future[Any]]], sent: asyncio.Future[Any]) -> None:

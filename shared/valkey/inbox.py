@@ -9,7 +9,8 @@ from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
 from shared.valkey.scripts import POST, RENEW_INBOX, SETTLE
 
-READ_COUNT = 256
+READ_COUNT = 64
+"""Entries of up to 8 MiB: a read must not fill the memory."""
 READS_PER_TRIM = 32
 """A trim is a write of its own; what is kept meanwhile is at most this many reads."""
 

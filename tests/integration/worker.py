@@ -15,7 +15,7 @@ from shared.errors import ErrorBody
 from shared.ids import new_id
 from shared.job import JobHeader
 from shared.metrics import Metrics
-from shared.reply import Answer, Kind, decode_answer, decode_error, unpack_frame
+from shared.reply import Answer, Kind, binding, decode_answer, decode_error, unpack_frame
 from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
@@ -184,7 +184,7 @@ class Asker:
         """What has come by now. Each frame must open, and they must be numbered without gaps."""
         for request_id, frame in await self.queue.replies():
             kind, number, claim, sealed = unpack_frame(frame)
-            payload = SEAL.open(sealed, f"reply:{request_id}:{number}".encode())
+            payload = SEAL.open(sealed, binding(request_id, kind, number, claim))
             got = self._replies.setdefault(request_id, Replies())
             if number > len(got.frames) or kind == Kind.FAILED:  # else a repeat: sent again
                 assert number == len(got.frames) + 1 or kind == Kind.FAILED, got.frames

@@ -15,7 +15,7 @@ from shared.job import JobHeader
 from shared.usage import Usage, usage_from_openai
 from workers.inference import plain_answer
 from workers.inference.attempt import Attempt
-from workers.inference.chunk_heads import Choice, ChunkHead, text_length
+from workers.inference.chunk_heads import ChunkHead, Rest, text_length
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
@@ -108,21 +108,23 @@ class ChatAnswer:
         """
         at = 0
         while at < len(events):
-            end = self._head.run(events, at)
-            rewritten = self._head.rewrite(events[at:end]) if end > at else None
+            tails = self._head.tails(events[at:] if at else events)
+            end = at + len(tails)
+            rewritten = self._head.rewrite(tails) if tails else None
             if rewritten is None:
                 end = max(end, at + 1)
                 for event in events[at:end]:
                     yield self._decoded_chunk(decode(event), attempt, event)
             else:
-                out, choices = rewritten
-                self._count_choices(choices, attempt)
+                out, rests = rewritten
+                self._count_rests(rests, attempt)
                 yield out
             at = end
 
-    def _count_choices(self, choices: Sequence[Choice], attempt: Attempt) -> None:
+    def _count_rests(self, rests: Sequence[Rest], attempt: Attempt) -> None:
         deltas = characters = 0
-        for choice in choices:
+        for rest in rests:
+            choice = rest.choices[0]
             delta = choice.delta
             length = len(delta.content) if delta.content else 0
             if delta.reasoning_content:

@@ -7,6 +7,8 @@ pattern (usage, errors, other members, another order) is left to the ordinary wa
 """
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -16,10 +18,13 @@ from shared import run
 CHOICES = b'"choices":'
 USAGE = b'"usage":{'
 
+OBJECT_ENDS = frozenset(b"}")
+_LAST = itemgetter(-1)
+
 _encode = msgspec.json.Encoder().encode
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """Text. A member typed None is absent or null here; anything else is left to the ordinary way."""
 
     content: str | None = None
@@ -38,15 +43,15 @@ def text_length(delta: Delta) -> int:
     return length
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     delta: Delta
     finish_reason: str | None = None
 
 
-class Rest(msgspec.Struct):
+class Rest(msgspec.Struct, gc=False):
     """A chunk from `choices` on. Members that the head is to have must not come again here."""
 
-    choices: list[Choice]
+    choices: tuple[Choice]
     usage: None = None
     error: None = None
     id: None = None
@@ -86,39 +91,40 @@ class ChunkHead:
         self._comes = head
         self._leaves = b"data: " + _encode(members)[:-1] + b"," + CHOICES
 
-    def run(self, events: Sequence[bytes], start: int) -> int:
-        """Where the chunks end that begin with the known head, from `start` on."""
-        head, end = self._comes, start
+    def tails(self, events: Sequence[bytes]) -> list[bytes]:
+        """What follows the known head, of the first chunks up to one that has another."""
+        head = self._comes
         if head is None:
-            return end
-        while end < len(events) and events[end].startswith(head):
-            end += 1
+            return []
+        # Asked of all at once: a step of Python for each chunk would be a good part of its cost.
+        tails = list(map(bytes.removeprefix, events, repeat(head)))
+        if len(b"".join(events)) - len(b"".join(tails)) != len(head) * len(tails):
+            unknown = (at for at, event in enumerate(events) if not event.startswith(head))
+            del tails[next(unknown) :]
         # Usage comes last. Chunks before it that have one too are found when they are decoded.
-        while end > start and USAGE in events[end - 1]:
-            end -= 1
-        return end
+        while tails and USAGE in tails[-1]:
+            tails.pop()
+        return tails
 
-    def rewrite(self, events: Sequence[bytes]) -> tuple[bytes, list[Choice]] | None:
-        """Chunks that share the head, as a packed run, and the choice of each, decoded all at once.
+    def rewrite(self, tails: Sequence[bytes]) -> tuple[bytes, list[Rest]] | None:
+        """Chunks that share the head, as a packed run, and the rest of each, decoded all at once.
 
         None when any of them must take the ordinary way.
         """
-        at = len(self._comes or b"")
-        tails = [event[at:] for event in events]
-        text = b'{"choices":' + b'\n{"choices":'.join(tails) + b"\n"
-        # A line end within a chunk is white space in JSON, but not in an event stream. And each
-        # must end as an object does: then none can leave open what the next one closes.
-        if b"\r" in text or not text.count(b"\n") == text.count(b"}\n") == len(tails):
+        said = b"".join(tails)
+        # A line end within a chunk is white space in JSON, but not in an event stream.
+        if b"\n" in said or b"\r" in said or run.holds_marks(said):
             return None
-        if run.holds_marks(text):
+        # Each must end as an object does: then none can leave open what the next one closes.
+        if not all(tails) or set(map(_LAST, tails)) != OBJECT_ENDS:
             return None
+        text = b'{"choices":' + b'\n{"choices":'.join(tails)
         try:
             rests = _decode_rests(text)
             if not text.isascii():
                 text.decode()  # what is passed over above is not checked there
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # broken, or of a shape we do not know: the ordinary way says which
-        choices = [choice for rest in rests for choice in rest.choices]
-        if not len(rests) == len(choices) == len(tails):
+        if len(rests) != len(tails):
             return None
-        return run.pack(self._leaves, tails), choices
+        return run.pack(self._leaves, tails), rests

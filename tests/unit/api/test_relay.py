@@ -10,7 +10,7 @@ from api.relay import SSE_HEADERS, Parts, ReadyStream, StreamCut
 from api.waiter import Waiter
 from shared.errors import Overloaded
 from shared.metrics import Metrics
-from shared.reply import Kind, pack_frame
+from shared.reply import Kind, binding, pack_frame
 from shared.seal import Seal
 
 SEAL = Seal([os.urandom(32)])
@@ -30,7 +30,7 @@ async def waiter() -> Waiter:
 
 
 def feed(waiter: Waiter, kind: Kind, number: int, payload: bytes) -> None:
-    sealed = SEAL.seal(payload, b"reply:%b:%d" % (REQUEST.encode(), number))
+    sealed = SEAL.seal(payload, binding(REQUEST, kind, number, 1))
     waiter.feed(pack_frame(kind, number, 1, sealed))
 
 

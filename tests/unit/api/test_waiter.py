@@ -7,7 +7,7 @@ import pytest
 
 from api.waiter import MAX_BUFFERED_BYTES, PAUSE_BYTES, Waiter
 from shared.errors import ErrorBody
-from shared.reply import Answer, Kind, encode_answer, encode_error, pack_frame
+from shared.reply import Answer, Kind, binding, encode_answer, encode_error, pack_frame
 from shared.run import pack
 from shared.seal import Seal, SealBroken
 
@@ -33,7 +33,7 @@ async def waiter(words: list[str]) -> Waiter:
 
 
 def frame(kind: Kind, number: int, payload: bytes, claim: int = 1) -> bytes:
-    sealed = SEAL.seal(payload, b"reply:%b:%d" % (REQUEST.encode(), number))
+    sealed = SEAL.seal(payload, binding(REQUEST, kind, number, claim))
     return pack_frame(kind, number, claim, sealed)
 
 
@@ -97,7 +97,7 @@ async def test_nothing_follows_an_end(waiter: Waiter) -> None:
 
 
 async def test_a_reply_of_another_request_does_not_open(waiter: Waiter) -> None:
-    sealed = SEAL.seal(b"x", b"reply:%b:1" % (b"1" * 32))
+    sealed = SEAL.seal(b"x", binding("1" * 32, Kind.DELTA, 1, 1))
     with pytest.raises(SealBroken):
         waiter.feed(pack_frame(Kind.DELTA, 1, 1, sealed))
 
@@ -131,3 +131,14 @@ async def test_a_quiet_stream_is_kept_alive_and_a_whole_answer_is_not(waiter: Wa
     waiter.streaming = True
     waiter.keep_alive(now=asyncio.get_running_loop().time() + 16)
     assert waiter.take() == b": keep-alive\n\n"
+
+
+async def test_a_client_that_reads_nothing_loses_its_connection(waiter: Waiter) -> None:
+    dropped: list[bool] = []
+    waiter.abort = lambda: dropped.append(True)
+    waiter.feed(frame(Kind.DELTA, 1, b"x" * PAUSE_BYTES))
+    assert not dropped
+    waiter.feed(frame(Kind.DELTA, 2, b"x" * MAX_BUFFERED_BYTES))
+    assert dropped == [True]
+    assert waiter.error is not None
+    assert waiter.error.code == "client_too_slow"

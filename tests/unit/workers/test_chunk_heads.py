@@ -76,8 +76,9 @@ def decoded(stream: bytes) -> list[Any]:
 
 def rewritten(head: ChunkHead, event: bytes) -> tuple[bytes, list[Choice]] | None:
     """The short way's answer for one chunk."""
-    found = head.rewrite([event]) if head.run([event], 0) == 1 else None
-    return (unpack(found[0]), found[1]) if found else None
+    tails = head.tails([event])
+    found = head.rewrite(tails) if tails else None
+    return (unpack(found[0]), [rest.choices[0] for rest in found[1]]) if found else None
 
 
 def taught(first: bytes) -> Rewriter:

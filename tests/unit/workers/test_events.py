@@ -1,5 +1,7 @@
 """Splitting event streams: the same events however the bytes were cut."""
 
+import time
+
 import pytest
 
 from workers.inference.events import MAX_EVENT_BYTES, EventSplitter, EventTooLong
@@ -24,6 +26,18 @@ def test_an_unfinished_event_is_not_an_event() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b'data: {"a":') == []
     assert not splitter.is_clean
+
+
+def test_an_unfinished_event_costs_the_same_however_much_of_it_has_come() -> None:
+    """Else a provider could keep a worker busy with one byte at a time."""
+    splitter = EventSplitter()
+    splitter.feed(b"data: " + b"x" * (MAX_EVENT_BYTES // 2))
+    began = time.process_time()
+    for _ in range(20_000):
+        splitter.feed(b"x")
+    assert time.process_time() - began < 2  # looked through again each time: a minute
+    (event,) = splitter.feed(b"\r\n\r\n")
+    assert len(event) == MAX_EVENT_BYTES // 2 + 20_000
 
 
 def test_an_event_without_end_is_refused() -> None:

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from typing_extensions import override
 
-from shared.reply import Kind, unpack_frame
+from shared.reply import Kind, binding, unpack_frame
 from shared.seal import KEY_BYTES, Seal
 from shared.valkey.client import Client, CommandRefused, Disconnected
 from shared.valkey.inbox import Ending, Post, Poster
 from shared.valkey.keys import ShardKeys
 from tests.unit.workers.jobs import a_held_job
 from workers.held import HeldJob
-from workers.outbox import MAX_DELTA_BYTES, Outbox
+from workers.outbox import BYTES_PER_CALL, MAX_DELTA_BYTES, Outbox
 
 SEAL = Seal([bytes(KEY_BYTES)])
 WINDOW_SECONDS = 0.05
@@ -65,7 +65,7 @@ class HeldPoster(Poster):
 def opened(held: HeldJob, frame: bytes) -> tuple[int, int, bytes]:
     kind, number, claim, sealed = unpack_frame(frame)
     assert claim == held.claim.deliveries
-    return kind, number, SEAL.open(sealed, f"reply:{held.request_id}:{number}".encode())
+    return kind, number, SEAL.open(sealed, binding(held.request_id, kind, number, claim))
 
 
 class Desk:
@@ -290,3 +290,19 @@ async def test_many_endings_are_cut_into_calls_the_server_can_take(desk: Desk) -
     await desk.turns()
     assert sorted(len(send) for send in desk.poster.sends) == [50, 100, 100]
     assert len(desk.settled) == 250
+
+
+async def test_large_endings_are_cut_into_calls_by_their_bytes(desk: Desk) -> None:
+    """One entry of a gigabyte would be refused, after the jobs had been ended with it."""
+    desk.poster.free.clear()
+    first = a_held_job()
+    desk.outbox.end(first, Kind.WHOLE, b"x", [])
+    await asyncio.sleep(0)
+    waiting = [a_held_job() for _ in range(5)]
+    for held in waiting:
+        desk.outbox.end(held, Kind.WHOLE, b"x" * (BYTES_PER_CALL // 2 - 1000), [])
+    desk.poster.free.set()
+    async with asyncio.timeout(5):
+        while len(desk.settled) < 6:  # noqa: ASYNC110  each settles by itself
+            await asyncio.sleep(0.001)
+    assert [len(send) for send in desk.poster.sends] == [1, 2, 2, 1]
