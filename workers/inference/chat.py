@@ -108,7 +108,7 @@ class ChatAnswer:
         """
         at = 0
         while at < len(events):
-            tails = self._head.tails(events[at:] if at else events)
+            tails = self._head.tails(events, at)
             end = at + len(tails)
             rewritten = self._head.rewrite(tails) if tails else None
             if rewritten is None:

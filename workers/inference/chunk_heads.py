@@ -18,6 +18,8 @@ from shared import run
 CHOICES = b'"choices":'
 USAGE = b'"usage":{'
 
+RUN_AT_MOST = 128
+"""A bound on what is done in vain where every few chunks have another head."""
 OBJECT_ENDS = frozenset(b"}")
 _LAST = itemgetter(-1)
 
@@ -91,11 +93,12 @@ class ChunkHead:
         self._comes = head
         self._leaves = b"data: " + _encode(members)[:-1] + b"," + CHOICES
 
-    def tails(self, events: Sequence[bytes]) -> list[bytes]:
-        """What follows the known head, of the first chunks up to one that has another."""
+    def tails(self, events: Sequence[bytes], start: int) -> list[bytes]:
+        """What follows the known head, of the chunks from `start` to one that has another."""
         head = self._comes
-        if head is None:
+        if head is None or not events[start].startswith(head):
             return []
+        events = events[start : start + RUN_AT_MOST]
         # Asked of all at once: a step of Python for each chunk would be a good part of its cost.
         tails = list(map(bytes.removeprefix, events, repeat(head)))
         if len(b"".join(events)) - len(b"".join(tails)) != len(head) * len(tails):

@@ -76,7 +76,7 @@ def decoded(stream: bytes) -> list[Any]:
 
 def rewritten(head: ChunkHead, event: bytes) -> tuple[bytes, list[Choice]] | None:
     """The short way's answer for one chunk."""
-    tails = head.tails([event])
+    tails = head.tails([event], 0)
     found = head.rewrite(tails) if tails else None
     return (unpack(found[0]), [rest.choices[0] for rest in found[1]]) if found else None
 
