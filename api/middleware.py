@@ -13,11 +13,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access_log import AccessLog, Line
-from api.body import ClientLeft
+from api.body import COUNTED_ABOVE_BYTES, Bodies, ClientLeft, CountedBody, too_large
 from api.drain import Drain
 from api.problems import INTERNAL, send_error
 from shared.catalog import Catalog
-from shared.errors import GatewayError, Overloaded, RequestTooLarge
+from shared.errors import GatewayError, Overloaded
 from shared.ids import dashed, new_id
 from shared.metrics import Metrics
 
@@ -79,6 +79,7 @@ class Edge:
         self._catalog = catalog
         self._metrics = metrics
         self._drain = drain
+        self._bodies = Bodies()
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,13 +132,18 @@ class Edge:
         limit = self._catalog.current.document.limits.max_body_bytes
         length, chunked = _read_head(scope)
         if length > limit:
-            await send_error(reply, _too_large(limit).body(), (CLOSE,))
+            await send_error(reply, too_large(limit).body(), (CLOSE,))
             return
-        if chunked:
-            receive = _counted(receive, limit)
         hot = self._hot.get(path)
         app = hot if hot is not None and scope["method"] == "POST" else self._app
-        await app(scope, receive, reply)
+        if not chunked and length <= COUNTED_ABOVE_BYTES:
+            await app(scope, receive, reply)
+            return
+        body = CountedBody(receive, self._bodies, limit)
+        try:
+            await app(scope, body, reply)
+        finally:
+            body.release()
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._route(scope)
@@ -221,25 +227,6 @@ def _read_head(scope: Scope) -> tuple[int, bool]:
 def _printable(value: bytes) -> str | None:
     text = value.decode("latin-1")[:MAX_CLIENT_REQUEST_ID]
     return text if text.isascii() and text.isprintable() and text else None
-
-
-def _counted(receive: Receive, limit: int) -> Receive:
-    """For bodies whose length nobody has declared. Raises RequestTooLarge while reading."""
-    seen = 0
-
-    async def counting() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise _too_large(limit)
-        return message
-
-    return counting
-
-
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request body is larger than {limit} bytes.")
 
 
 def hot_paths(path: str) -> Iterable[str]:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from api import middleware
 from api.access_log import AccessLog
-from api.body import ClientLeft, read_body
+from api.body import Bodies, ClientLeft, read_body
 from api.drain import Drain
 from api.middleware import Edge, client_request_id_of, request_id_of
 from api.problems import send_error
@@ -345,3 +346,26 @@ async def test_the_access_log_samples(share, lines):
     for line in logs:
         assert line["route"] == "/v1/things/{id}"
         assert re.fullmatch(r"[0-9a-f]{32}", line["request_id"])
+
+
+async def test_large_bodies_are_counted_together_until_they_are_answered(monkeypatch):
+    monkeypatch.setattr(middleware, "COUNTED_ABOVE_BYTES", 10)
+    world = World(reading_all)
+    world.edge._bodies = Bodies(most=LIMIT)
+    declared = [(b"content-length", str(LIMIT).encode())]
+    reading = asyncio.Event()
+
+    async def slow(scope, receive, send):
+        await receive()
+        reading.set()
+        await asyncio.sleep(0.05)
+        await ok(scope, receive, send)
+
+    world.edge._app = slow
+    first = asyncio.create_task(world.ask(headers=declared, parts=(b"x" * LIMIT,)))
+    await reading.wait()
+    refused = await world.ask(headers=declared, parts=(b"x" * LIMIT,))
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert (await first).status == 200
+    assert (await world.ask(headers=declared, parts=(b"x" * LIMIT,))).status == 200
+    assert world.edge._bodies.held == 0
