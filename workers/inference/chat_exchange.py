@@ -14,7 +14,7 @@ from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import AttemptFailed, protocol_error
-from workers.providers.http.response import read_all
+from workers.providers.http.response import is_over, read_all
 
 REST_SECONDS = 0.25
 """After [DONE]: time for the body to end, so that the connection can be used again."""
@@ -63,7 +63,8 @@ class ChatExchange:
             except EventTooLong as error:
                 raise protocol_error("An event of the provider's stream is too long.") from error
             if self._relay_events(data, answer, attempt):
-                await self._rest(pieces)
+                if not is_over(response):
+                    await self._rest(pieces)
                 return
             await self._job.keep_bounds()
         raise AttemptFailed(

@@ -61,6 +61,11 @@ class Answer(httpx.AsyncByteStream):
         """Whether it is known what comes: an answer, or none."""
         return self.status != 0 or self.error is not None
 
+    @property
+    def over(self) -> bool:
+        """Whether the body has ended and all of it was read."""
+        return self._link is None and self.error is None and not self._pieces
+
     # What the connection tells.
 
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], version: str) -> None:
@@ -134,9 +139,14 @@ class Answer(httpx.AsyncByteStream):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self.read():
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self  # no generator: one left early would have to be closed by a task of its own
+
+    async def __anext__(self) -> bytes:
+        piece = await self.read()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     @override
     async def aclose(self) -> None:
@@ -171,3 +181,9 @@ async def read_all(response: httpx.Response, limit: int) -> bytes:
             await response.aclose()
             raise ResponseTooLarge(f"more than {limit} bytes", request=response.request)
     return bytes(body)
+
+
+def is_over(response: httpx.Response) -> bool:
+    """Whether the body is known to have ended, all of it read: there is nothing to wait for."""
+    stream = response.stream
+    return isinstance(stream, Answer) and stream.over
