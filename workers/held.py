@@ -17,6 +17,7 @@ class HeldJob:
     __slots__ = (
         "_flow",
         "_task",
+        "begun",
         "cancelled",
         "claim",
         "delta_bytes",
@@ -55,6 +56,8 @@ class HeldJob:
         """Rows of attempts that ended but are not yet written: the next script takes them along."""
         self._flow: asyncio.Event | None = None
         """While its reader is behind; set when it has caught up."""
+        self.begun = False
+        """Its task took its first step; one cancelled before that would run nothing, not its end."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -66,7 +69,7 @@ class HeldJob:
     def was_spoken(self) -> bool:
         return self.posted or self.claim.spoke
 
-    def run_as(self, task: asyncio.Task[None] | None) -> None:
+    def run_as(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     def pause(self) -> None:
@@ -108,5 +111,5 @@ class HeldJob:
             self._stop()
 
     def _stop(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self.begun and self._task is not None and not self._task.done():
             self._task.cancel()

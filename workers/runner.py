@@ -162,7 +162,7 @@ class Runner:
     def _start(self, claim: Claim) -> None:
         held = self._hold(claim)
         if held is not None:
-            self._group.create_task(self._run(held))
+            held.run_as(self._group.create_task(self._run(held)))
 
     def _hold(self, claim: Claim) -> HeldJob | None:
         try:
@@ -177,8 +177,7 @@ class Runner:
         return held
 
     async def _run(self, held: HeldJob) -> None:
-        # From here on it can be cancelled: a task that never took its first step would release nothing.
-        held.run_as(asyncio.current_task())
+        held.begun = True
         try:
             if not held.was_stopped:
                 await self._handle(held, self.outbox)
