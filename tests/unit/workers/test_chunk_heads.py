@@ -14,7 +14,7 @@ from shared.usage import Price
 from tests.unit.workers.jobs import a_header, an_attempt
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer
-from workers.inference.chunk_heads import Choice, ChunkHead
+from workers.inference.chunk_heads import RUN_AT_MOST, Choice, ChunkHead
 from workers.inference.upstream_errors import AttemptFailed
 
 HEAD: dict[str, object] = {
@@ -208,6 +208,22 @@ def test_the_head_really_is_used_and_passes_the_rest_on_unchanged() -> None:
     assert json.loads(out[6:]) == {
         **plain("x", service_tier="default"), "id": "ours", "model": "asked", "episode_id": "e",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [[], [0], [RUN_AT_MOST], [5, 6, RUN_AT_MOST + 7]])
+def test_a_long_run_with_other_heads_in_it_comes_out_in_order(others: list[int]) -> None:
+    """More chunks than are rewritten at once, and a few that another server made."""
+    chunks = [
+        {**({"system_fingerprint": "other"} if at in others else {}), **plain(str(at))}
+        for at in range(2 * RUN_AT_MOST + 3)
+    ]
+    rewriter = taught(dumps(plain("-"), 0))
+    events = [dumps(chunk, 0) for chunk in chunks]
+    out = decoded(unpack(b"".join(rewriter.answer.chunks(events, rewriter.attempt))))
+    assert [chunk["choices"] for chunk in out] == [chunk["choices"] for chunk in chunks]
+    assert ["system_fingerprint" in chunk for chunk in out] == [
+        "system_fingerprint" in chunk for chunk in chunks
+    ]
 
 
 @pytest.mark.parametrize(
