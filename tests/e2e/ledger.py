@@ -47,6 +47,7 @@ COLUMNS = (
     "replaceAll(toString(request_id), '-', '')",
     *Row.__struct_fields__[2:],
 )
+SINCE = "started_at >= toDateTime64(%(at)s, 6, 'UTC')"
 VALUES = "tuple(status, error_code, usage_source, billed, input_tokens, output_tokens, cost_usd)"
 
 
@@ -56,6 +57,11 @@ class Mark:
 
     last_call: int
     at: datetime
+
+    @property
+    def exact(self) -> str:
+        """As text, because a parameter that is a time loses its fraction."""
+        return self.at.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 @dataclass(slots=True)
@@ -127,9 +133,9 @@ class Books:
         """As readers see them: folded."""
         with self._client() as client:
             found = client.query(
-                f"SELECT {', '.join(COLUMNS)} FROM spend WHERE started_at >= %(at)s"  # noqa: S608
+                f"SELECT {', '.join(COLUMNS)} FROM spend WHERE {SINCE}"  # noqa: S608
                 " ORDER BY started_at",
-                {"at": since.at},
+                {"at": since.exact},
             )
         return [Row(*values) for values in found.result_rows]
 
@@ -138,8 +144,8 @@ class Books:
         with self._client() as client:
             found = client.query(
                 f"SELECT {COLUMNS[0]}, count(), uniqExact({VALUES}) FROM spend_rows"  # noqa: S608
-                " WHERE started_at >= %(at)s GROUP BY row_id",
-                {"at": since.at},
+                f" WHERE {SINCE} GROUP BY row_id",
+                {"at": since.exact},
             )
         return {row_id: (count, versions) for row_id, count, versions in found.result_rows}
 
