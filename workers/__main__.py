@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+from collections.abc import Awaitable
 from functools import partial
 
 import structlog
@@ -76,8 +77,8 @@ async def _run_shard(
     settings: Settings, shard: int, worker: str, inference: Inference, seal: Seal,
     clock: SystemClock, metrics: Metrics, stop: asyncio.Event,
 ) -> None:  # fmt: skip
-    async def handle(held: HeldJob, outbox: Outbox) -> None:
-        await inference.run(held, outbox, runner)
+    def handle(held: HeldJob, outbox: Outbox) -> Awaitable[None]:
+        return inference.run(held, outbox, runner)
 
     runner = Runner(
         url=settings.valkey_url.get_secret_value(),

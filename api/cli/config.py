@@ -1,13 +1,14 @@
-"""`gateway config`: checks, applies and shows the catalog of providers and models."""
+"""`gateway config`: checks, compares, applies and shows the catalog of providers and models."""
 
 import asyncio
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
 
+from api.cli.catalog_diff import differences
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from shared.catalog import Catalog, CatalogInvalid
@@ -22,10 +23,12 @@ File = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     family = typer.Typer(
-        help="Check, apply and show the catalog of providers and models.", no_args_is_help=True
+        help="Check, compare, apply and show the catalog of providers and models.",
+        no_args_is_help=True,
     )
     family.command("check")(check)
     family.command("apply")(apply)
+    family.command("diff")(diff)
     family.command("show")(show)
     app.add_typer(family, name="config")
 
@@ -52,18 +55,30 @@ def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     typer.echo(f"{catalog.hash} is active")
 
 
+def diff(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Say what applying a catalog would change: + is new, - is gone, ~ has changed."""
+    catalog = _loaded(file)
+    active = _read_active(data_dir)
+    lines = differences(active, catalog)
+    typer.echo("\n".join(lines) if lines else f"nothing: {active.hash} is active")
+
+
 def show(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Print the active catalog as JSON, under its hash."""
+    catalog = _read_active(data_dir)
+    typer.echo(f"# {catalog.hash}", err=True)
+    typer.echo(msgspec.json.format(catalog.to_json(), indent=2))
+
+
+def _read_active(data_dir: Path) -> Catalog:
+    """Ends the command where there is none."""
     try:
         catalog = asyncio.run(_active(_database_url(data_dir)))
     except (PostgresAway, CatalogInvalid) as error:
         _fail(str(error))
-        return
     if catalog is None:
         _fail("no catalog is active yet: run `gateway release`")
-        return
-    typer.echo(f"# {catalog.hash}", err=True)
-    typer.echo(msgspec.json.format(catalog.to_json(), indent=2))
+    return catalog
 
 
 def load_catalog(file: Path | None) -> Catalog:
@@ -94,6 +109,6 @@ def _database_url(data_dir: Path) -> str:
     return settings_for(data_dir).database_url.get_secret_value()
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(f"gateway config: {message}", err=True)
     raise typer.Exit(1)

@@ -138,7 +138,9 @@ def tags_or_user_agent(request: InferenceRequest, user_agent: str | None) -> dic
     """The request's tags; where it has none, the application its `User-Agent` names."""
     if request.tags or not user_agent:
         return request.tags
-    name = "".join(c if c.isprintable() else " " for c in user_agent).strip()
+    name = user_agent.strip()
+    if not name.isprintable():
+        name = "".join(c if c.isprintable() else " " for c in user_agent).strip()
     cut = name.encode()[:MAX_TAG_BYTES].decode(errors="ignore")
     return {USER_AGENT_TAG: cut} if cut else {}
 
