@@ -1,6 +1,8 @@
-"""`gateway keys`: makes and revokes API keys, and makes sealing keys."""
+"""`gateway keys`: makes, lists and revokes API keys, and makes sealing keys."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -12,16 +14,20 @@ from shared.api_key import ApiKey
 from shared.caller import DEFAULT_TENANT
 from shared.clock import SystemClock
 from shared.job import Lane
-from shared.postgres.keys import KeyOptions, KeyStore
+from shared.postgres.keys import KeyInfo, KeyOptions, KeyStore
 from shared.postgres.session import PostgresAway, open_postgres
 from shared.settings import Settings
+
+PAGE = 500
+HEAD = ("key", "state", "tenant", "user", "lane", "models", "scopes", "expires", "used", "name")
 
 
 def add_to(app: typer.Typer) -> None:
     family = typer.Typer(
-        help="Make and revoke API keys, and make sealing keys.", no_args_is_help=True
+        help="Make, list and revoke API keys, and make sealing keys.", no_args_is_help=True
     )
     family.command("create")(create)
+    family.command("list")(list_keys)
     family.command("revoke")(revoke)
     family.command("seal")(seal)
     app.add_typer(family, name="keys")
@@ -42,6 +48,10 @@ def create(
         list[str] | None,
         typer.Option(help="A model it may use; give it again for more. Every model otherwise."),
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Something it may do, such as dryrun; give it again for more."),
+    ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make an API key and print it. It is shown this once: only a hash of it is kept."""
@@ -50,6 +60,7 @@ def create(
         user_id=user,
         tenant=tenant,
         best_lane=best_lane,
+        scopes=frozenset(scope or ()),
         allowed_models=frozenset(model) if model else None,
     )
     try:
@@ -58,6 +69,17 @@ def create(
         _fail(str(error))
         return
     typer.echo(key.text)
+
+
+def list_keys(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """List all keys, oldest first: who they are for and what they may do, never their secrets."""
+    try:
+        found = asyncio.run(_list(settings_for(data_dir)))
+    except PostgresAway as error:
+        _fail(str(error))
+        return
+    for line in key_table(found):
+        typer.echo(line)
 
 
 def revoke(
@@ -87,6 +109,44 @@ async def _create(settings: Settings, options: KeyOptions) -> ApiKey:
     async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
         key, _ = await KeyStore(engine, SystemClock()).create(options)
         return key
+
+
+async def _list(settings: Settings) -> list[KeyInfo]:
+    async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
+        store = KeyStore(engine, SystemClock())
+        found: list[KeyInfo] = []
+        while page := await store.list_keys(skip=len(found), limit=PAGE):
+            found += page
+        return found
+
+
+def key_table(keys: Sequence[KeyInfo]) -> list[str]:
+    """One line for each key, under a head; columns as wide as they need to be."""
+    rows = [HEAD, *(_row(key) for key in keys)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _row(key: KeyInfo) -> tuple[str, ...]:
+    return (
+        key.public_id,
+        "active" if key.is_active else "revoked",
+        key.tenant,
+        key.user_id,
+        key.best_lane,
+        ",".join(key.allowed_models) if key.allowed_models is not None else "all",
+        ",".join(key.scopes) or "-",
+        _day(key.expires_at),
+        _day(key.last_used_at),
+        key.name or "-",
+    )
+
+
+def _day(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment:%Y-%m-%d}"
 
 
 async def _revoke(settings: Settings, public_id: str) -> bool:

@@ -29,6 +29,7 @@ from shared.dialects.request import (
     deny_unknown,
     read_model,
     read_own_tags,
+    refuse_twice,
     without_ours,
 )
 from shared.errors import InvalidRequest
@@ -50,6 +51,7 @@ class ChatRequest(InferenceRequest, frozen=True, kw_only=True):
 def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
     """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong."""
     fields = decode(body)
+    refuse_twice(body, fields)
     checks = _CHECKS
     for name, value in fields.items():
         # null is as good as absent, on every field that may be absent.

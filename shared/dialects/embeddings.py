@@ -11,6 +11,7 @@ from shared.dialects.request import (
     read_model,
     read_own_tags,
     read_truth,
+    refuse_twice,
 )
 
 ENCODINGS = ("float", "base64")
@@ -26,6 +27,7 @@ KNOWN_FIELDS = frozenset(
 def parse(body: bytes) -> InferenceRequest:
     """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong."""
     fields = decode(body)
+    refuse_twice(body, fields)
     model = read_model(fields)
     if (given := fields.get("input")) is None:
         raise missing("input")

@@ -1,5 +1,6 @@
 """What the requests of all endpoints have in common: a JSON document, a model, and our own fields."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -64,6 +65,22 @@ def decode(body: bytes) -> dict[str, Any]:
         raise _not_json("The body must be a JSON object.")
     check_depth(body, fields)
     return fields
+
+
+def refuse_twice(body: bytes, fields: dict[str, Any]) -> None:
+    """A name that stands twice at the top of a document: who reads it takes the first, or the last.
+
+    Looks closer only where a name stands twice anywhere. Raises InvalidRequest.
+    """
+    if len(body) > MANY_BYTES:
+        return  # the last one counts, here and at the provider, who gets it once
+    for name in fields:
+        if body.count(b'"%b"' % name.encode()) > 1:
+            names = [key for key, _ in json.loads(body, object_pairs_hook=list)]
+            twice = sorted({key for key in names if names.count(key) > 1})
+            if twice:
+                raise bad(twice[0][:MAX_SHOWN], "stands twice in the body", "duplicate_key")
+            return
 
 
 def read_model(fields: dict[str, Any]) -> str:

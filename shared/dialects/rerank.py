@@ -10,6 +10,7 @@ from shared.dialects.request import (
     read_model,
     read_own_tags,
     read_truth,
+    refuse_twice,
 )
 
 MAX_DOCUMENTS = 10_000
@@ -24,6 +25,7 @@ KNOWN_FIELDS = frozenset(
 def parse(body: bytes) -> InferenceRequest:
     """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong."""
     fields = decode(body)
+    refuse_twice(body, fields)
     model = read_model(fields)
     if fields.get("query") is None:
         raise missing("query")

@@ -10,7 +10,7 @@ from shared.catalog import Catalog, CatalogInvalid
 from shared.postgres.catalogs import Snapshot, read_snapshot
 from shared.postgres.engine import STORE_ERRORS
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 ANSWER_SECONDS = 2.0
 """Past it a poll is given up; the catalog in force stays."""
 CATALOGS_KEPT = 32

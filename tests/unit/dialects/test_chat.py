@@ -471,6 +471,23 @@ def test_of_two_token_caps_the_smaller_one_is_sent(caps, sent):
     assert found == sent
 
 
+@pytest.mark.parametrize("name", ["model", "messages", "temperature", "ollm::dryrun", "unheard_of"])
+def test_a_field_that_stands_twice_is_refused(name: str) -> None:
+    good = json.loads(body(temperature=1, unheard_of=2, **{"ollm::dryrun": True}))
+    again = json.dumps({name: good[name]}).encode()[1:]
+    with pytest.raises(InvalidRequest) as refused:
+        chat.parse(json.dumps(good).encode()[:-1] + b"," + again)
+    assert refused.value.param == name
+
+
+def test_a_name_that_stands_elsewhere_too_is_no_duplicate() -> None:
+    said = 'my "model" and "user": twice'
+    request = chat.parse(
+        body(user="user", messages=[{"role": "user", "content": said}], x={"model": 1})
+    )
+    assert request.user == "user"
+
+
 def test_a_dry_run_is_read():
     assert chat.parse(ours(dryrun=True)).dryrun
     assert not chat.parse(ours(dryrun=None)).dryrun
