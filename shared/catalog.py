@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.function import Function, problems
 from shared.usage import Price
 
 Tier = Literal["TEE", "ZDR", ""]
@@ -162,6 +163,7 @@ class Target(msgspec.Struct, frozen=True):
 class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
+    functions: dict[str, Function] = {}
     detection: list[DetectionRule] = []
     auth: Auth = Auth()
     queue: QueueLimits = QueueLimits()
@@ -222,6 +224,12 @@ class Catalog:
             return None
         return self._by_provider_prefix(name) or self._by_detection(name)
 
+    def function(self, selector: str) -> tuple[str, Function] | None:
+        """The function a selector names, and its name; None if there is none."""
+        name = selector.removeprefix(FUNCTION_NAME_PREFIX)
+        found = self.document.functions.get(name) if name != selector else None
+        return None if found is None else (name, found)
+
     def _by_provider_prefix(self, name: str) -> Target | None:
         for separator in (":", "/"):
             provider, found, upstream = name.partition(separator)
@@ -272,6 +280,23 @@ def _check(document: Document) -> None:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
         for route in model.providers:
             _check_route(document, name, model, route)
+    for name, function in document.functions.items():
+        _check_function(document, name, function)
+
+
+def _check_function(document: Document, name: str, function: Function) -> None:
+    for problem in problems(function):
+        raise CatalogInvalid(f"functions.{name}: {problem}")
+    tiers = set()
+    for key, variant in function.variants.items():
+        model = document.models.get(variant.model)
+        if model is None:
+            raise CatalogInvalid(
+                f"functions.{name}.variants.{key}: there is no model {variant.model!r}"
+            )
+        tiers.add(model.tier)
+    if len(tiers) > 1:
+        raise CatalogInvalid(f"functions.{name}: its variants are of several tiers")
 
 
 def _check_route(document: Document, name: str, model: Model, route: ModelProvider) -> None:

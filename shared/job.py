@@ -54,6 +54,11 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     include_raw_response: bool = False
     dryrun: bool = False
     """Nothing is billed, and no row is written."""
+    function: str = ""
+    variant: str = ""
+    """Of a function: the chosen variant, whose model `model` is."""
+    variant_is_pinned: bool = False
+    """The client named it: no other may answer."""
 
     @property
     def queue_deadline(self) -> float:

@@ -30,7 +30,7 @@ def _first_openai_provider(catalog: Catalog, target: Target) -> str:
 
 
 ENDPOINTS: Mapping[str, Endpoint] = {
-    "/v1/chat/completions": Endpoint("chat.completions", _parse_chat),
+    "/v1/chat/completions": Endpoint("chat.completions", _parse_chat, has_functions=True),
     "/v1/embeddings": Endpoint(
         "embeddings", _parse_embeddings, preferred_prefix=EMBEDDING_MODEL_NAME_PREFIX
     ),

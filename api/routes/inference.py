@@ -12,11 +12,13 @@ from api.body import ClientLeft, read_body
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
+from api.selection import select
 from shared.caller import Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
+from shared.dialects.faults import unsupported
 from shared.dialects.request import InferenceRequest, tags_or_user_agent
-from shared.errors import GatewayError, NotFound, NotPermitted, UnsupportedMediaType
+from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
 from shared.ids import new_id
 from shared.job import LANES, JobHeader
 from shared.metrics import Metrics
@@ -40,8 +42,9 @@ class Endpoint:
     """As it stands in jobs and spend rows."""
     parse: Callable[[bytes, Catalog], InferenceRequest]
     """Raises InvalidRequest."""
-    pin: Callable[[Catalog, Target], str | None] = lambda _catalog, target: target.pinned_provider
+    pin: Callable[[Catalog, Target], str | None] = lambda _catalog, _target: None
     """The one provider that may answer, where that is so. Raises InvalidRequest."""
+    has_functions: bool = False
     preferred_prefix: str = ""
     """A model named without it is served all the same, with a warning."""
 
@@ -118,7 +121,11 @@ class Inference:
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
     ) -> JobHeader:
-        target = _target(catalog, caller, request)
+        episode_id = request.episode_id or new_id()
+        selection = select(catalog, caller, request, episode_id)
+        target = selection.target
+        if selection.function and not self._endpoint.has_functions:
+            raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
         times = target.model.timeouts
         total = times.total if times else _total_seconds(catalog, target)
@@ -132,39 +139,23 @@ class Inference:
             key_id=caller.key_id,
             model=target.name,
             asked_model=request.model,
-            pinned_provider=request.variant_name or self._endpoint.pin(catalog, target),
+            pinned_provider=self._endpoint.pin(catalog, target) or selection.pinned_provider,
             stream=request.stream,
             include_usage=request.include_usage or catalog.document.compat.always_stream_usage,
             config_hash=catalog.hash,
-            episode_id=request.episode_id or new_id(),
+            episode_id=episode_id,
             client_request_id=scope.get(CLIENT_REQUEST_ID),
             tags=tags_or_user_agent(request, _user_agent(scope["headers"])),
             admitted_at=self._clock.now(),
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
             dryrun=request.dryrun,
+            function=selection.function,
+            variant=selection.variant,
+            variant_is_pinned=bool(selection.function and request.variant_name),
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
         )
-
-
-def _target(catalog: Catalog, caller: Caller, request: InferenceRequest) -> Target:
-    target = catalog.resolve(request.model)
-    if target is None:
-        raise NotFound(
-            f"The model '{request.model}' does not exist.", code="model_not_found", param="model"
-        )
-    if caller.allowed_models is not None and target.name not in caller.allowed_models:
-        raise NotPermitted(
-            f"This key may not use the model '{request.model}'.", code="model_not_allowed"
-        )
-    variant = request.variant_name
-    if variant and all(variant != route.provider for route in target.model.providers):
-        raise NotFound(
-            f"The model has no variant '{variant}'.", code="model_not_found",
-            param="ollm::variant_name",
-        )  # fmt: skip
-    return target
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

@@ -589,3 +589,45 @@ def test_a_dry_run_is_answered_and_is_found_in_no_ledger_of_ours(
     until(lambda: stored in {row.request_id for row in books.rows(since)}, 30)
     assert len(books.calls(since)) == 3
     assert not dry & {row.request_id for row in books.rows(since)}
+
+
+# ---- functions
+
+
+def test_a_function_answers_by_one_of_its_variants(client: OpenAI) -> None:
+    ask = client.chat.completions.create
+    name = "ollm::function_name::sim_assistant"
+    answers = [ask(model=name, messages=MESSAGES) for _ in range(40)]
+    reasons = [answer.choices[0].finish_reason for answer in answers]
+    assert set(reasons) == {"length", "stop"}, "both variants, the brief one by its cap"
+    assert {answer.model for answer in answers} == {name}
+    full = ask(model=name, messages=MESSAGES, extra_body={"ollm::variant_name": "full"})
+    assert full.choices[0].message.content == TEXT
+    with pytest.raises(openai.NotFoundError) as refused:
+        ask(model=name, messages=MESSAGES, extra_body={"ollm::variant_name": "nobody"})
+    assert refused.value.param == "ollm::variant_name"
+
+
+def test_the_variant_of_an_episode_is_in_its_spend_rows(
+    client: OpenAI, gateway: StartedGateway
+) -> None:
+    episode = str(uuid4())
+    asked = [
+        client.chat.completions.with_raw_response.create(
+            model="ollm::function_name::sim_assistant",
+            messages=MESSAGES,
+            extra_body={"ollm::episode_id": episode},
+        ).headers["x-request-id"]
+        for _ in range(6)
+    ]
+    with clickhouse_connect.get_client(dsn=gateway.ready.clickhouse_url) as store:
+
+        def variants() -> list[str]:
+            found = store.query(
+                "SELECT variant FROM spend WHERE request_id IN %(ids)s", {"ids": asked}
+            )
+            return [variant for (variant,) in found.result_rows]
+
+        until(lambda: len(variants()) == len(asked), 20)
+        assert len(set(variants())) == 1
+        assert set(variants()) <= {"brief", "full"}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 
@@ -33,9 +34,15 @@ class ChatExchange:
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         return route.provider.request(
             "chat.completions",
-            dialect.to_upstream(self._document, route.upstream_model),
+            dialect.to_upstream(self._asked(route), route.upstream_model),
             row_id=attempt.row_id,
             timeouts=route.timeouts,
+        )
+
+    def _asked(self, route: Route) -> dict[str, Any]:
+        variant = route.variant
+        return (
+            self._document if variant is None else variant.applied(self._document, route.function)
         )
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:

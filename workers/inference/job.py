@@ -125,7 +125,7 @@ class Job:
             return
         exchange = self._begin(self, self._opened())
         self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
-        model, routes = routing.routes(header.model, header.pinned_provider)
+        model, routes = routing.routes_of(header)
         self._model_label = routing.label(header.model)
         await self._try(exchange, routes, model.tier)
 

@@ -10,6 +10,8 @@ import structlog
 from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider, Retries, Timeouts
 from shared.clock import Clock
 from shared.errors import NotFound, Overloaded
+from shared.function import Variant
+from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
 from shared.usage import Price
@@ -30,11 +32,17 @@ class Route(msgspec.Struct, frozen=True):
     """One provider of a model, ready to be called."""
 
     provider: UpstreamProvider
+    model: str
+    """The catalog's name."""
     upstream_model: str
     price: Price
     timeouts: Mapping[str, float | None]
     retries: Retries
     breaker: Breaker
+    function: str = ""
+    variant_name: str = ""
+    variant: Variant | None = None
+    """Of a function: what it adds to the request."""
 
 
 class Routing:
@@ -63,6 +71,35 @@ class Routing:
                 self._known[model, pinned_provider] = found
         return found
 
+    def routes_of(self, header: JobHeader) -> tuple[Model, Sequence[Route]]:
+        """A job's routes: its model's, or those of a variant and then of its fallbacks.
+
+        Raises NotFound, or Overloaded.
+        """
+        if not header.function:
+            return self.routes(header.model, header.pinned_provider)
+        if header.variant_is_pinned:
+            return self._variant_routes(header.function, [header.variant])
+        function = self.catalog.document.functions[header.function]
+        return self._variant_routes(header.function, function.in_order(header.variant))
+
+    def _variant_routes(self, name: str, variants: Sequence[str]) -> tuple[Model, Sequence[Route]]:
+        function, routes, failure = self.catalog.document.functions[name], [], None
+        for key in variants:
+            variant = function.variants[key]
+            try:
+                _, found = self.routes(variant.model, None)
+            except (NotFound, Overloaded) as error:
+                failure = failure or error
+                continue
+            routes += [
+                msgspec.structs.replace(route, function=name, variant_name=key, variant=variant)
+                for route in found
+            ]
+        if failure is not None and not routes:
+            raise failure
+        return self.catalog.document.models[function.variants[variants[0]].model], routes
+
     def label(self, model: str) -> str:
         """The model as a metric label: names outside the catalog are the client's to choose."""
         return model if model in self.catalog.document.models else "unlisted"
@@ -75,7 +112,9 @@ class Routing:
             route for route in target.model.providers if pinned_provider in (None, route.provider)
         ]
         routes = [
-            self._route(target.model, one) for one in wanted if one.provider in self._providers
+            self._route(target.name, target.model, one)
+            for one in wanted
+            if one.provider in self._providers
         ]
         if not routes:
             raise Overloaded(
@@ -83,7 +122,7 @@ class Routing:
             )
         return target.model, routes
 
-    def _route(self, model: Model, one: ModelProvider) -> Route:
+    def _route(self, name: str, model: Model, one: ModelProvider) -> Route:
         provider = self._providers[one.provider]
         times: Timeouts = model.timeouts or provider.settings.timeouts
         breaker = self._breakers.setdefault(
@@ -91,6 +130,7 @@ class Routing:
         )
         return Route(
             provider=provider,
+            model=name,
             upstream_model=one.upstream_model,
             price=one.price or model.price,
             timeouts={

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from shared import catalog
+from shared import catalog, function
 from shared.catalog import Catalog, Document
 from shared.settings import Settings
 from shared.usage import Price
@@ -32,6 +32,8 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Breaker: "`breaker`",
     catalog.Model: "`[models.<name>]`",
     catalog.ModelProvider: "`providers` of a model",
+    function.Function: "`[functions.<name>]`",
+    function.Variant: "`variants` of a function",
     Price: "`price`",
     catalog.DetectionRule: "`[[detection]]`",
 }

@@ -63,6 +63,7 @@ def a_route(price: Price, clock: Clock | None = None) -> Route:
     settings = Provider(base_url="http://provider.invalid/v1")
     return Route(
         provider=OpenAIProvider("sim", settings, base_url=settings.base_url, api_key="key"),
+        model="sim_echo",
         upstream_model="sim/echo",
         price=price,
         timeouts=httpx.Timeout(5.0).as_dict(),

@@ -1,0 +1,58 @@
+"""What a request's `model` and `ollm::variant_name` select: a model, or a variant of a function."""
+
+from typing import NamedTuple
+
+from shared.caller import Caller
+from shared.catalog import Catalog, Target
+from shared.dialects.request import InferenceRequest
+from shared.errors import NotFound, NotPermitted
+
+
+class Selection(NamedTuple):
+    target: Target
+    pinned_provider: str | None = None
+    function: str = ""
+    variant: str = ""
+    """Of the function."""
+
+
+def select(
+    catalog: Catalog, caller: Caller, request: InferenceRequest, episode_id: str
+) -> Selection:
+    """Raises NotFound and NotPermitted. A key that may use a model may use it as a variant too."""
+    found = catalog.function(request.model)
+    if found is None:
+        target = _target(catalog, caller, request.model, request.model)
+        return Selection(target, pinned_provider=_pinned(target, request.variant_name))
+    name, function = found
+    variant = request.variant_name or function.choose(name, episode_id)
+    if variant not in function.variants:
+        raise _no_variant("function", variant)
+    target = _target(catalog, caller, function.variants[variant].model, request.model)
+    return Selection(target, function=name, variant=variant)
+
+
+def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:
+    target = catalog.resolve(selector)
+    if target is None:
+        raise NotFound(
+            f"The model '{asked}' does not exist.", code="model_not_found", param="model"
+        )
+    if caller.allowed_models is not None and target.name not in caller.allowed_models:
+        raise NotPermitted(f"This key may not use the model '{asked}'.", code="model_not_allowed")
+    return target
+
+
+def _pinned(target: Target, variant: str | None) -> str | None:
+    """With a model, a variant is one of its providers."""
+    if variant and all(variant != route.provider for route in target.model.providers):
+        raise _no_variant("model", variant)
+    return variant or target.pinned_provider
+
+
+def _no_variant(kind: str, variant: str) -> NotFound:
+    return NotFound(
+        f"The {kind} has no variant '{variant}'.",
+        code="model_not_found",
+        param="ollm::variant_name",
+    )

@@ -1,0 +1,75 @@
+"""What a request selects: a model, a provider of it, or a variant of a function."""
+
+from typing import Any
+
+import pytest
+
+from api.selection import select
+from shared.caller import Caller
+from shared.catalog import Catalog
+from shared.dialects.request import InferenceRequest
+from shared.errors import NotFound, NotPermitted
+from shared.ids import new_id
+
+CATALOG = Catalog.from_toml(
+    """
+[providers.p]
+[providers.q]
+[models.m]
+providers = [{ provider = "p", upstream_model = "m" }, { provider = "q", upstream_model = "m" }]
+[models.n]
+providers = [{ provider = "p", upstream_model = "n" }]
+[functions.f.variants.v]
+model = "m"
+[functions.f.variants.w]
+model = "n"
+weight = 0
+"""
+)
+FUNCTION = "ollm::function_name::f"
+
+
+def selected(model: str, variant: str | None = None, allowed: set[str] | None = None) -> Any:
+    caller = Caller(
+        tenant="t", user="u", key_id=None,
+        allowed_models=None if allowed is None else frozenset(allowed),
+    )  # fmt: skip
+    request = InferenceRequest(fields={}, model=model, variant_name=variant)
+    return select(CATALOG, caller, request, new_id())
+
+
+def test_a_function_selects_a_variant_and_its_model() -> None:
+    found = selected(FUNCTION)
+    assert (found.function, found.variant, found.target.name) == ("f", "v", "m")
+    assert found.pinned_provider is None
+
+
+def test_a_variant_by_name_is_the_only_one() -> None:
+    found = selected(FUNCTION, "w")
+    assert (found.variant, found.target.name) == ("w", "n")
+
+
+def test_with_a_model_a_variant_is_one_of_its_providers() -> None:
+    found = selected("m", "q")
+    assert (found.function, found.pinned_provider) == ("", "q")
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "param"),
+    [
+        ("nobody", None, "model"),
+        ("ollm::function_name::nobody", None, "model"),
+        (FUNCTION, "nobody", "ollm::variant_name"),
+        ("m", "nobody", "ollm::variant_name"),
+    ],
+)
+def test_what_does_not_exist_is_not_found(model: str, variant: str | None, param: str) -> None:
+    with pytest.raises(NotFound) as refused:
+        selected(model, variant)
+    assert (refused.value.code, refused.value.param) == ("model_not_found", param)
+
+
+def test_a_key_for_some_models_gets_no_other_by_way_of_a_function() -> None:
+    assert selected(FUNCTION, "w", {"n"}).target.name == "n"
+    with pytest.raises(NotPermitted):
+        selected(FUNCTION, "v", {"n"})
