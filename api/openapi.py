@@ -5,27 +5,9 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.schemas import SCHEMAS, Json
+from api.schemas import ERRORS, SCHEMAS, Json, refusals, schema_of
 
 DESCRIPTION = "A self-hosted AI gateway whose every inference is a job on a queue."
-
-ERRORS: dict[str, str] = {
-    "400": "The body is wrong.",
-    "401": "No key, or not one of ours.",
-    "403": "Not allowed.",
-    "404": "No such model.",
-    "413": "The body is too large.",
-    "415": "The body is not JSON.",
-    "429": "Too many requests, here or at the provider.",
-    "500": "A bug.",
-    "502": "The provider failed, after retries and fallback.",
-    "503": "The queue is full, a store is away, or the process is draining.",
-    "504": "The provider, or the queue, was too slow.",
-}
-
-
-def _schema(name: str) -> Json:
-    return {"schema": {"$ref": f"#/components/schemas/{name}"}}
 
 
 def _operation(summary: str, name: str, request: str, answer: str, **content: Json) -> Json:
@@ -35,16 +17,13 @@ def _operation(summary: str, name: str, request: str, answer: str, **content: Js
         "summary": summary,
         "operationId": name,
         "security": [{"key": []}],
-        "requestBody": {"required": True, "content": {"application/json": _schema(request)}},
+        "requestBody": {"required": True, "content": {"application/json": schema_of(request)}},
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": {"application/json": _schema(answer), **content},
+                "content": {"application/json": schema_of(answer), **content},
             },
-            **{
-                status: {"description": said, "content": {"application/json": _schema("Error")}}
-                for status, said in ERRORS.items()
-            },
+            **refusals(*ERRORS),
         },
     }
 
@@ -55,7 +34,7 @@ PATHS: dict[str, Json] = {
         "create_chat_completion",
         "ChatRequest",
         "ChatAnswer",
-        **{"text/event-stream": _schema("ChatChunk")},
+        **{"text/event-stream": schema_of("ChatChunk")},
     ),
     "/v1/embeddings": _operation(
         "Create embeddings", "create_embeddings", "EmbeddingsRequest", "EmbeddingsAnswer"

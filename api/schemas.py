@@ -301,15 +301,104 @@ RERANK_ANSWER: Json = {
     "additionalProperties": True,
 }
 
+MODEL: Json = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by", "is_active", "model_info", "pricing"],
+    "properties": {
+        "id": STRING,
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": STRING,
+        "is_active": BOOLEAN,
+        "input_cost_per_token": NUMBER,
+        "output_cost_per_token": NUMBER,
+        "max_input_tokens": {"type": ["integer", "null"]},
+        "max_output_tokens": {"type": ["integer", "null"]},
+        "input_modalities": {"type": "array", "items": STRING},
+        "output_modalities": {"type": "array", "items": STRING},
+        "display_name": STRING,
+        "model_info": {
+            "type": "object",
+            "properties": {
+                "tier": {"enum": ["TEE", "ZDR", None]},
+                "providers": {"type": "array", "items": STRING},
+                "description": STRING,
+            },
+        },
+        "pricing": {
+            "type": "object",
+            "properties": {"input_price_per_million": NUMBER, "output_price_per_million": NUMBER},
+        },
+    },
+}
+
+MODELS: Json = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
+    },
+}
+
+HEALTH: Json = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": STRING},
+    "additionalProperties": True,
+}
+
+TIER_FILTERS: list[Json] = [
+    {
+        "name": name,
+        "in": "query",
+        "description": "`false` hides the models of the tier.",
+        "schema": {**STRING, "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$"},
+    }
+    for name in ("allow_tee", "allow_zdr")
+]
+
 SCHEMAS: dict[str, Json] = {
     "Error": ERROR,
     "Fault": FAULT,
     "Usage": USAGE,
     "ChatRequest": CHAT_REQUEST,
     "ChatAnswer": _answer("chat.completion", {"message": OBJECT}),
+    "Model": MODEL,
+    "Models": MODELS,
+    "Health": HEALTH,
     "EmbeddingsRequest": EMBEDDINGS_REQUEST,
     "EmbeddingsAnswer": EMBEDDINGS_ANSWER,
     "RerankRequest": RERANK_REQUEST,
     "RerankAnswer": RERANK_ANSWER,
     "ChatChunk": _answer("chat.completion.chunk", {"delta": OBJECT}),
 }
+
+ERRORS: dict[str, str] = {
+    "400": "The body is wrong.",
+    "401": "No key, or not one of ours.",
+    "403": "Not allowed.",
+    "404": "No such model.",
+    "413": "The body is too large.",
+    "415": "The body is not JSON.",
+    "429": "Too many requests, here or at the provider.",
+    "500": "A bug.",
+    "502": "The provider failed, after retries and fallback.",
+    "503": "The queue is full, a store is away, or the process is draining.",
+    "504": "The provider, or the queue, was too slow.",
+}
+
+
+def schema_of(name: str) -> Json:
+    """A media type's reference to one of SCHEMAS."""
+    return {"schema": {"$ref": f"#/components/schemas/{name}"}}
+
+
+def answer(description: str, schema: str) -> Json:
+    """A response with a JSON body."""
+    return {"description": description, "content": {"application/json": schema_of(schema)}}
+
+
+def refusals(*statuses: str) -> dict[int | str, Json]:
+    """The responses of these statuses, all of them in the envelope."""
+    return {status: answer(ERRORS[status], "Error") for status in statuses}

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from api.drain import Drain
 from api.middleware import HasCatalog
+from api.schemas import answer
 from api.store_checks import StoreChecks
 from shared.errors import Overloaded
 
@@ -60,7 +61,12 @@ def router(health: Health, prefix: str) -> APIRouter:
     shown = not prefix
 
     @routes.get(
-        "/health", include_in_schema=shown, responses={503: {"description": "A store is away"}}
+        "/health",
+        include_in_schema=shown,
+        responses={
+            200: answer("All is well.", "Health"),
+            503: answer("A store is away.", "Health"),
+        },
     )
     async def get_health() -> JSONResponse:
         """Whether the gateway and its backing services are available."""
@@ -72,7 +78,9 @@ def router(health: Health, prefix: str) -> APIRouter:
         return "I'm alive!"
 
     @routes.get(
-        "/health/readiness", include_in_schema=shown, responses={503: {"description": "Not ready"}}
+        "/health/readiness",
+        include_in_schema=shown,
+        responses={200: answer("Ready.", "Health"), 503: answer("Not ready.", "Health")},
     )
     async def get_readiness() -> JSONResponse:
         """Whether this process takes requests."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.auth import Authenticator
 from api.middleware import HasCatalog
+from api.schemas import refusals
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -18,7 +19,11 @@ def router(
 ) -> APIRouter:
     routes = APIRouter(tags=["metrics"])
 
-    @routes.get("/metrics", response_class=Response, responses={200: {"content": {TEXT: {}}}})
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {TEXT: {}}}, **refusals("401", "403", "503")},
+    )
     async def get_metrics(request: Request) -> Response:
         """Prometheus metrics of every live process, by role and process, and of the stores."""
         document = catalog.current.document

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth import Authenticator
 from api.middleware import HasCatalog
 from api.providers import Availability
+from api.schemas import TIER_FILTERS, answer, refusals
 from shared.caller import Caller
 from shared.catalog import Document, Model
 from shared.errors import InvalidRequest, NotFound
@@ -86,14 +87,23 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     routes = APIRouter(prefix=prefix, tags=["models"])
     shown = prefix == "/v1"
 
-    @routes.get("/models", include_in_schema=shown)
+    @routes.get(
+        "/models",
+        include_in_schema=shown,
+        responses={200: answer("The active models.", "Models"), **refusals("400", "401", "503")},
+        openapi_extra={"parameters": TIER_FILTERS},
+    )
     async def list_models(request: Request) -> Response:
         """The active models. `allow_tee=false` and `allow_zdr=false` hide the models of a tier."""
         caller = await authenticator.caller(request.headers.raw)
         entries = models.entries(caller, hidden_tiers(request))
         return _json({"object": "list", "data": entries})
 
-    @routes.get("/models/{model_id:path}", include_in_schema=shown)
+    @routes.get(
+        "/models/{model_id:path}",
+        include_in_schema=shown,
+        responses={200: answer("The model.", "Model"), **refusals("401", "404", "503")},
+    )
     async def get_model(request: Request, model_id: str) -> Response:
         """One model; its id may hold `:` and `/`."""
         caller = await authenticator.caller(request.headers.raw)
