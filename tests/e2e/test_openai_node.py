@@ -1,6 +1,7 @@
-"""The official Node `openai` client, unmodified, against the real processes.
+"""The official Node clients, unmodified, against the real processes: `openai`, and the AI SDK with
+the provider `@ofoundation/ollm`.
 
-The cases are in node/cases.mjs; one Node process runs them all. Node comes from the development
+The cases are in node/cases.mjs and node/ai_cases.mjs; one Node process runs them all. Node comes from the development
 packages, so that its version is locked like everything else's; the client is installed once from
 node/package-lock.json, beside the virtual environment's packages.
 """
@@ -20,8 +21,12 @@ import pytest
 from tests.e2e.started import StartedGateway
 
 SOURCES = Path(__file__).parent / "node"
-SCRIPTS = ("run.mjs", "cases.mjs")
-CASES = re.findall(r"^export async function (\w+)", (SOURCES / "cases.mjs").read_text(), re.M)
+SCRIPTS = ("run.mjs", "cases.mjs", "ai_cases.mjs")
+CASES = [
+    case
+    for name in SCRIPTS[1:]
+    for case in re.findall(r"^export async function (\w+)", (SOURCES / name).read_text(), re.M)
+]
 INSTALL_SECONDS = 120
 RUN_SECONDS = 120
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH")
