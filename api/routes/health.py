@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from api.drain import Drain
 from api.middleware import HasCatalog
-from api.schemas import answer
+from api.schemas.errors import answer
 from api.store_checks import StoreChecks
 from shared.errors import Overloaded
 

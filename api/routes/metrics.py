@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.auth import Authenticator
 from api.middleware import HasCatalog
-from api.schemas import refusals
+from api.schemas.errors import refusals
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 from api.auth import Authenticator
 from api.middleware import HasCatalog
 from api.providers import Availability
-from api.schemas import TIER_FILTERS, answer, refusals
+from api.schemas.errors import answer, refusals
+from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
 from shared.catalog import Document, Model
 from shared.errors import InvalidRequest, NotFound

@@ -2,7 +2,9 @@ from fastapi import FastAPI
 
 from api import openapi
 from api.routes.endpoints import ENDPOINTS
-from api.schemas import CHAT_FIELDS, CHAT_REQUEST, EMBEDDINGS_REQUEST, RERANK_REQUEST, Json
+from api.schemas.chat import CHAT_FIELDS, CHAT_REQUEST
+from api.schemas.documents import EMBEDDINGS_REQUEST, RERANK_REQUEST
+from api.schemas.terms import Json
 from shared.dialects import embeddings, rerank
 from shared.dialects.chat import KNOWN_FIELDS, parse
 

@@ -1,0 +1,28 @@
+"""Every schema under its name in the OpenAPI document."""
+
+from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_REQUEST, USAGE
+from api.schemas.documents import (
+    EMBEDDINGS_ANSWER,
+    EMBEDDINGS_REQUEST,
+    RERANK_ANSWER,
+    RERANK_REQUEST,
+)
+from api.schemas.errors import ERROR, FAULT
+from api.schemas.models import HEALTH, MODEL, MODELS
+from api.schemas.terms import Json
+
+SCHEMAS: dict[str, Json] = {
+    "Error": ERROR,
+    "Fault": FAULT,
+    "Usage": USAGE,
+    "ChatRequest": CHAT_REQUEST,
+    "ChatAnswer": CHAT_ANSWER,
+    "Model": MODEL,
+    "Models": MODELS,
+    "Health": HEALTH,
+    "EmbeddingsRequest": EMBEDDINGS_REQUEST,
+    "EmbeddingsAnswer": EMBEDDINGS_ANSWER,
+    "RerankRequest": RERANK_REQUEST,
+    "RerankAnswer": RERANK_ANSWER,
+    "ChatChunk": CHAT_CHUNK,
+}

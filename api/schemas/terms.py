@@ -1,0 +1,42 @@
+"""What the schemas of all endpoints are made of."""
+
+from typing import Any
+
+from shared.dialects.request import CACHE_MODES
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+
+NUMBER: Json = {"type": "number"}
+
+BOOLEAN: Json = {"type": "boolean"}
+
+OBJECT: Json = {"type": "object"}
+
+INT32: Json = {"type": "integer", "format": "int32"}
+
+COUNT: Json = {**INT32, "minimum": 0}
+
+TAGS: Json = {
+    "description": "Labels kept with the spend row.",
+    "oneOf": [
+        {"type": "object", "additionalProperties": STRING},
+        {"type": "array", "items": {**STRING, "pattern": "^[^=]+="}},
+    ],
+}
+
+CACHE_OPTIONS: Json = {
+    "type": "object",
+    "description": "Only `off` is supported.",
+    "properties": {
+        "enabled": {**STRING, "enum": list(CACHE_MODES), "default": "off"},
+        "max_age_s": {"type": ["integer", "null"], "minimum": 0},
+    },
+}
+
+DRYRUN: Json = {
+    **BOOLEAN,
+    "default": False,
+    "description": "The provider is called, but nothing is billed and nothing is kept.",
+}
