@@ -5,8 +5,8 @@ from collections.abc import Callable
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.schemas.errors import ERRORS, refusals, schema_of
 from api.schemas.components import SCHEMAS
+from api.schemas.errors import ERRORS, refusals, schema_of
 from api.schemas.terms import Json
 
 DESCRIPTION = "A self-hosted AI gateway whose every inference is a job on a queue."
