@@ -4,6 +4,7 @@ Names, samples and text are the library's; its own metric objects lock and check
 which made them a twentieth of a request. These count on one thread, the event loop's.
 """
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -76,12 +77,13 @@ class Family(Collector, Generic[Child]):
             child = self._children[values] = self._child()
         return child
 
+    @abstractmethod
     def _child(self) -> Child:
-        raise NotImplementedError
+        """One that has counted nothing yet."""
 
+    @abstractmethod
     def _samples(self, child: Child) -> Iterable[tuple[str, dict[str, str], float]]:
         """Ending of the sample's name, further labels, value."""
-        raise NotImplementedError
 
     def describe(self) -> Iterable[Metric]:
         return [Metric(self.name, self.sentence, self.kind)]

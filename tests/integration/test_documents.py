@@ -1,7 +1,7 @@
 """Embeddings and rerank from a claimed job to its settlement; and dry runs, which leave nothing."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -11,19 +11,13 @@ from shared.catalog import Catalog
 from shared.usage import Usage
 from tests.catalogs import a_catalog
 from tests.integration.provider import Call, Script, fails, scripted, speaks_and_stops
-from tests.integration.queue import Queue, open_queue
+from tests.integration.queue import Queue
 from tests.integration.test_simulator import Running, simulator
 from tests.integration.worker import PATIENT, PRICE, Asker, a_worker, one_model
 from workers.simulator.documents import DIMENSIONS
 
 EMBED: dict[str, Any] = {"input": ["one two", "three"]}
 RERANK: dict[str, Any] = {"query": "red fish", "documents": ["blue bird", "red fish", "red car"]}
-
-
-@pytest.fixture
-async def queue(valkey_db: str) -> AsyncIterator[Queue]:
-    async with open_queue(valkey_db) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,13 @@
 """Functions in a worker: what a variant adds reaches the provider, and fallbacks follow."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from shared.catalog import Catalog
 from tests.catalogs import a_catalog
 from tests.integration.provider import answers, fails, scripted
-from tests.integration.queue import Queue, open_queue
+from tests.integration.queue import Queue
 from tests.integration.worker import PATIENT, PRICE, Asker, a_worker
-
-
-@pytest.fixture
-async def queue(valkey_db: str) -> AsyncIterator[Queue]:
-    async with open_queue(valkey_db) as opened:
-        yield opened
 
 
 def catalog(first: str, second: str) -> Catalog:

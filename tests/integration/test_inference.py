@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -24,18 +24,12 @@ from tests.integration.provider import (
     scripted,
     speaks_and_stops,
 )
-from tests.integration.queue import Queue, open_queue
+from tests.integration.queue import Queue
 from tests.integration.test_simulator import Running, simulator
 from tests.integration.worker import PATIENT, PRICE, Asker, Shelf, a_worker, eventually, one_model
 from workers.runner import MAX_DELIVERIES
 
 FAST_RETRIES: dict[str, Any] = {"attempts": 2, "backoff_seconds": 0.05}
-
-
-@pytest.fixture
-async def queue(valkey_db: str) -> AsyncIterator[Queue]:
-    async with open_queue(valkey_db) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

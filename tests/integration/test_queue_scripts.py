@@ -1,7 +1,7 @@
 """The queue's scripts on a real Valkey: each promise of docs/queue-protocol.md, one by one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 
 import pytest
 
@@ -9,13 +9,7 @@ from shared.catalog import QueueLimits
 from shared.errors import Overloaded
 from shared.valkey.inbox import Ending, Post
 from shared.valkey.lane import Claim, Lanes
-from tests.integration.queue import INBOX, Queue, a_header, open_queue
-
-
-@pytest.fixture
-async def queue(valkey_db: str) -> AsyncIterator[Queue]:
-    async with open_queue(valkey_db) as opened:
-        yield opened
+from tests.integration.queue import INBOX, Queue, a_header
 
 
 def ending(claim: Claim, *, frames: tuple[bytes, ...] = (), rows: tuple[bytes, ...] = ()) -> Ending:

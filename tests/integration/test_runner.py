@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -28,12 +27,6 @@ from tests.spend_rows import spend_row
 LEASE_SECONDS = 0.5
 CLOSED_SECONDS = 0.25
 """A cancelled call's connection is closed within this time (99 of 100)."""
-
-
-@pytest.fixture
-async def queue(valkey_db: str) -> AsyncIterator[Queue]:
-    async with open_queue(valkey_db) as opened:
-        yield opened
 
 
 def told(row: SpendRow) -> tuple[str, str | None, bool]:
