@@ -140,6 +140,11 @@ class Gate:
         if not self._late.full():
             self._late.put_nowait((self._shards[shard], waiter))
 
+    def queue_of(self, tenant: str) -> tuple[Client, ShardKeys]:
+        """Where a tenant's jobs are, and the way there."""
+        shard = self._shard_of(tenant)
+        return shard.client, shard.admission.keys
+
     def _shard_of(self, tenant: str) -> Shard:
         return self._shards[shard_of(tenant, len(self._shards))]
 

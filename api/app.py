@@ -23,10 +23,12 @@ from api.middleware import Edge, hot_paths
 from api.providers import Availability
 from api.relay import Relay
 from api.routes import health, metrics, models
-from api.routes.endpoints import ENDPOINTS
-from api.routes.inference import Inference
+from api.routes.endpoints import DOCUMENTS, FORMS
+from api.routes.inference import Collaborators, Inference
+from api.routes.uploads import UploadInference
 from api.services import Services
 from api.store_checks import Check, StoreChecks
+from api.upload import Uploads
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clock import SystemClock
 from shared.ids import new_id
@@ -64,6 +66,7 @@ def create_app(
     edge = partial(
         Edge,
         hot=hot,
+        uploads=frozenset(known for path in FORMS for known in hot_paths(path)),
         catalog=services.catalogs,
         metrics=services.metrics,
         drain=services.drain,
@@ -88,18 +91,20 @@ def create_app(
 
 def hot_routes(services: Services) -> dict[str, ASGIApp]:
     """The inference routes: raw ASGI, by exact path, under both of their names."""
+    shared = Collaborators(
+        authenticator=services.authenticator,
+        catalogs=services.catalogs,
+        gate=services.gate,
+        relay=services.relay,
+        clock=services.clock,
+        metrics=services.metrics,
+    )
     routes: dict[str, ASGIApp] = {}
-    for path, endpoint in ENDPOINTS.items():
-        route = Inference(
-            endpoint,
-            authenticator=services.authenticator,
-            catalogs=services.catalogs,
-            gate=services.gate,
-            relay=services.relay,
-            clock=services.clock,
-            metrics=services.metrics,
-        )
-        routes |= dict.fromkeys(hot_paths(path), route)
+    for path, (endpoint, parse) in DOCUMENTS.items():
+        routes |= dict.fromkeys(hot_paths(path), Inference(endpoint, shared, parse))
+    for path, endpoint in FORMS.items():
+        upload = UploadInference(endpoint, shared, services.uploads)
+        routes |= dict.fromkeys(hot_paths(path), upload)
     return routes
 
 
@@ -115,9 +120,10 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         url=valkey_url, role="api", process=process, metrics=own_metrics,
         shards=settings.shards, clock=clock,
     )  # fmt: skip
+    seal = Seal(settings.seal_key_bytes())
     gate = Gate(
         url=valkey_url, process=process, shards=settings.shards,
-        seal=Seal(settings.seal_key_bytes()), clock=clock, metrics=own_metrics,
+        seal=seal, clock=clock, metrics=own_metrics,
         inbox_lease_seconds=settings.inbox_lease_seconds,
     )  # fmt: skip
     checks: dict[str, Check] = {
@@ -148,6 +154,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         access_log=AccessLog(access_log),
         gate=gate,
         relay=Relay(gate, clock, own_metrics),
+        uploads=Uploads(gate, seal),
     )
 
 

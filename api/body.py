@@ -33,7 +33,8 @@ class Bodies:
 class CountedBody:
     """A `receive` for a body that is large, or whose length nobody has declared."""
 
-    def __init__(self, receive: Receive, bodies: Bodies, limit: int) -> None:
+    def __init__(self, receive: Receive, bodies: Bodies | None, limit: int) -> None:
+        """`bodies` is None for a body that is passed on as it comes, and never held."""
         self._receive = receive
         self._bodies = bodies
         self._limit = limit
@@ -44,14 +45,16 @@ class CountedBody:
         message = await self._receive()
         size = len(message.get("body", b""))
         self._size += size
-        self._bodies.take(size)
+        if self._bodies is not None:
+            self._bodies.take(size)
         if self._size > self._limit:
             raise too_large(self._limit)
         return message
 
     def release(self) -> None:
         """Once its request is answered."""
-        self._bodies.held -= self._size
+        if self._bodies is not None:
+            self._bodies.held -= self._size
 
 
 def too_large(limit: int) -> RequestTooLarge:

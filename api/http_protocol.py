@@ -111,7 +111,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stall_timer = None
         if self._stage == IDLE or self.transport.is_closing():
             return
-        is_slow = self._stage == HEAD or self._moved < STALL_BYTES
+        # One that we have stopped reading, because what it feeds is behind, is not the slow one.
+        is_slow = self._stage == HEAD or (self._moved < STALL_BYTES and not self.flow.read_paused)
         if message == self._messages and is_slow:
             self.transport.abort()
         else:

@@ -5,7 +5,7 @@ because the framework's own layers cost as much as authentication and admission 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from time import perf_counter
 from typing import Protocol
 
@@ -72,14 +72,17 @@ class Edge:
         metrics: Metrics,
         drain: Drain,
         access_log: AccessLog | None = None,
+        uploads: Container[str] = (),
     ) -> None:
-        """`hot` maps an exact path to what answers a POST to it."""
+        """`hot` maps an exact path to what answers a POST to it; `uploads` are those of them that
+        pass a body on as it comes."""
         self._app = app
         self._hot = hot
         self._catalog = catalog
         self._metrics = metrics
         self._drain = drain
         self._bodies = Bodies()
+        self._uploads = uploads
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +142,7 @@ class Edge:
         if not chunked and length <= COUNTED_ABOVE_BYTES:
             await app(scope, receive, reply)
             return
-        body = CountedBody(receive, self._bodies, limit)
+        body = CountedBody(receive, None if path in self._uploads else self._bodies, limit)
         try:
             await app(scope, body, reply)
         finally:

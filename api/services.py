@@ -15,6 +15,7 @@ from api.key_cache import KeyCache
 from api.providers import Availability
 from api.relay import Relay
 from api.store_checks import StoreChecks
+from api.upload import Uploads
 from shared.clickhouse.client import ClickHouse
 from shared.clock import Clock
 from shared.metrics import Metrics
@@ -50,6 +51,7 @@ class Services:
     access_log: AccessLog
     gate: Gate
     relay: Relay
+    uploads: Uploads
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,6 +67,7 @@ class Services:
                     group.create_task(loop)
                     for loop in (
                         self.gate.run(),
+                        self.uploads.run(),
                         self.catalogs.run(),
                         self.key_cache.run(),
                         self.process_metrics.run(),

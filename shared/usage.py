@@ -61,6 +61,18 @@ def usage_from_openai(document: Any) -> Usage | None:
     )
 
 
+def usage_from_transcription(document: Any) -> Usage | None:
+    """Reads the `usage` of a transcription, where it counts tokens and not seconds."""
+    if not isinstance(document, dict) or "input_tokens" not in document:
+        return None
+    details = _member(document, "input_token_details")
+    return Usage(
+        input_tokens=_count(document, "input_tokens"),
+        output_tokens=_count(document, "output_tokens"),
+        audio_input_tokens=_count(details, "audio_tokens"),
+    )
+
+
 def highest(one: Usage | None, other: Usage) -> Usage:
     """The larger of each kind: streams that repeat usage send running totals, not differences."""
     if one is None:

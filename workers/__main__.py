@@ -20,6 +20,7 @@ from shared.seal import Seal
 from shared.settings import Settings
 from shared.valkey.keys import ShardKeys
 from shared.valkey.process_metrics import ProcessMetrics
+from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.handler import Inference
 from workers.inference.routing import RoutingTable
@@ -41,9 +42,11 @@ async def main(settings: Settings) -> None:
     seal = Seal(settings.seal_key_bytes())
     transport = UpstreamTransport(limits=Limits(connections_per_origin=settings.worker_concurrency))
     table = RoutingTable(catalogs, Credentials(settings.secret), clock, metrics)
+    uploads = UploadReader.connect(settings.valkey_url.get_secret_value(), worker)
     inference = Inference(
-        catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics
-    )
+        catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics,
+        uploads=uploads,
+    )  # fmt: skip
     process_metrics = ProcessMetrics(
         url=settings.valkey_url.get_secret_value(), role="worker", process=worker,
         metrics=metrics, shards=settings.shards, clock=clock,
@@ -69,6 +72,7 @@ async def main(settings: Settings) -> None:
                 loop.cancel()
     finally:
         await transport.aclose()
+        await uploads.close()
         await engine.dispose()
     structlog.get_logger().info("The worker has stopped", action="worker_stopped")
 

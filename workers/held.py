@@ -20,6 +20,7 @@ class HeldJob:
         "begun",
         "cancelled",
         "claim",
+        "consumed",
         "delta_bytes",
         "deltas",
         "drained",
@@ -45,6 +46,8 @@ class HeldJob:
         self.delta_bytes = 0
         self.posted = False
         """A delta was handed to the outbox: from here on the job counts as spoken."""
+        self.consumed = False
+        """A part of its upload was taken off the queue: from here on it counts as spoken too."""
         self.ending = False
         self.cancelled = False
         self.lost = False
@@ -67,7 +70,7 @@ class HeldJob:
 
     @property
     def was_spoken(self) -> bool:
-        return self.posted or self.claim.spoke
+        return self.posted or self.consumed or self.claim.spoke
 
     def run_as(self, task: asyncio.Task[None]) -> None:
         self._task = task

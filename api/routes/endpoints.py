@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from api.routes.inference import Endpoint
+from api.routes.inference import Endpoint, Parse
 from shared.catalog import EMBEDDING_MODEL_NAME_PREFIX, Catalog, Target
 from shared.dialects import chat, embeddings, rerank
 from shared.dialects.faults import unsupported
@@ -29,11 +29,17 @@ def _first_openai_provider(catalog: Catalog, target: Target) -> str:
     return first
 
 
-ENDPOINTS: Mapping[str, Endpoint] = {
-    "/v1/chat/completions": Endpoint("chat.completions", _parse_chat, has_functions=True),
-    "/v1/embeddings": Endpoint(
-        "embeddings", _parse_embeddings, preferred_prefix=EMBEDDING_MODEL_NAME_PREFIX
+DOCUMENTS: Mapping[str, tuple[Endpoint, Parse]] = {
+    "/v1/chat/completions": (Endpoint("chat.completions", has_functions=True), _parse_chat),
+    "/v1/embeddings": (
+        Endpoint("embeddings", preferred_prefix=EMBEDDING_MODEL_NAME_PREFIX),
+        _parse_embeddings,
     ),
-    "/v1/rerank": Endpoint("rerank", _parse_rerank, pin=_first_openai_provider),
+    "/v1/rerank": (Endpoint("rerank", pin=_first_openai_provider), _parse_rerank),
 }
-"""By path."""
+"""Endpoints whose body is a JSON document, by path."""
+
+FORMS: Mapping[str, Endpoint] = {
+    "/v1/audio/transcriptions": Endpoint("audio.transcriptions", pin=_first_openai_provider),
+}
+"""Endpoints whose body is a form with a file, by path."""

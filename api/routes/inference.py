@@ -25,8 +25,6 @@ from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
 
 LANE_OF_TIER = {"priority": "priority", "auto": "default", "default": "default", "flex": "flex"}
-
-
 DRYRUN_SCOPE = "dryrun"
 WARN_SECONDS = 60.0
 """Between two log lines about the same; the metric counts every one."""
@@ -40,8 +38,6 @@ class Endpoint:
 
     name: str
     """As it stands in jobs and spend rows."""
-    parse: Callable[[bytes, Catalog], InferenceRequest]
-    """Raises InvalidRequest."""
     pin: Callable[[Catalog, Target], str | None] = lambda _catalog, _target: None
     """The one provider that may answer, where that is so. Raises InvalidRequest."""
     has_functions: bool = False
@@ -49,74 +45,38 @@ class Endpoint:
     """A model named without it is served all the same, with a warning."""
 
 
-class Inference:
-    """One instance serves every request of a route in this process."""
+Parse = Callable[[bytes, Catalog], InferenceRequest]
+"""Checks a body. Raises InvalidRequest."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        authenticator: Authenticator,
-        catalogs: CatalogWatch,
-        gate: Gate,
-        relay: Relay,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the inference routes of one process share."""
+
+    authenticator: Authenticator
+    catalogs: CatalogWatch
+    gate: Gate
+    relay: Relay
+    clock: Clock
+    metrics: Metrics
+
+
+class InferenceRoute:
+    """What the routes have in common: who asks, and the job that becomes of the request."""
+
+    def __init__(self, endpoint: Endpoint, shared: Collaborators) -> None:
         self._endpoint = endpoint
-        self._authenticator = authenticator
-        self._catalogs = catalogs
-        self._gate = gate
-        self._relay = relay
-        self._clock = clock
-        self._metrics = metrics
-        self._warned_at = float("-inf")
+        self._authenticator = shared.authenticator
+        self._catalogs = shared.catalogs
+        self._gate = shared.gate
+        self._relay = shared.relay
+        self._clock = shared.clock
+        self._metrics = shared.metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            header, body = await self._accepted(scope, receive)
-            waiter = await self._gate.admit(header, body, self._catalogs.current.document.queue)
-        except GatewayError as error:
-            await send_error(send, error.body())
-            return
-        except ClientLeft:
-            return
-        if not header.asked_model.startswith(self._endpoint.preferred_prefix):
-            send = self._warning(header, send)
-        await self._relay(header, waiter, scope, receive, send)
-
-    def _warning(self, header: JobHeader, send: Send) -> Send:
-        """Adds the header that a deprecated form of the model's name asks for."""
-        endpoint = self._endpoint
-        self._metrics.deprecated_models.labels(endpoint.name).inc()
-        now = self._clock.monotonic()
-        if now - self._warned_at > WARN_SECONDS:
-            self._warned_at = now
-            log.warning(
-                "A model was named without its prefix",
-                action="deprecated_model_name",
-                request_id=header.request_id,
-                endpoint=endpoint.name,
-                prefix=endpoint.preferred_prefix,
-            )
-        text = f'299 - "Name the model with the prefix {endpoint.preferred_prefix}"'.encode()
-
-        async def warned(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"warning", text)]
-            await send(message)
-
-        return warned
-
-    async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
-        """Authenticates before anything of the body is looked at, then checks it."""
+    async def _caller(self, scope: Scope) -> Caller:
+        """Asked before anything of the body is looked at. Raises NotAuthenticated, Overloaded."""
         headers = scope["headers"]
-        caller = self._authenticator.cached(headers) or await self._authenticator.caller(headers)
-        body = await read_body(receive)
-        _require_json(headers)
-        catalog = self._catalogs.current
-        request = self._endpoint.parse(body, catalog)
-        return self._header(scope, caller, catalog, request), body
+        return self._authenticator.cached(headers) or await self._authenticator.caller(headers)
 
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
@@ -156,6 +116,59 @@ class Inference:
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
         )
+
+
+class Inference(InferenceRoute):
+    """A route whose body is a document. One instance serves every request of it in this process."""
+
+    def __init__(self, endpoint: Endpoint, shared: Collaborators, parse: Parse) -> None:
+        super().__init__(endpoint, shared)
+        self._parse = parse
+        self._warned_at = float("-inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            header, body = await self._accepted(scope, receive)
+            waiter = await self._gate.admit(header, body, self._catalogs.current.document.queue)
+        except GatewayError as error:
+            await send_error(send, error.body())
+            return
+        except ClientLeft:
+            return
+        if not header.asked_model.startswith(self._endpoint.preferred_prefix):
+            send = self._warning(header, send)
+        await self._relay(header, waiter, scope, receive, send)
+
+    def _warning(self, header: JobHeader, send: Send) -> Send:
+        """Adds the header that a deprecated form of the model's name asks for."""
+        endpoint = self._endpoint
+        self._metrics.deprecated_models.labels(endpoint.name).inc()
+        now = self._clock.monotonic()
+        if now - self._warned_at > WARN_SECONDS:
+            self._warned_at = now
+            log.warning(
+                "A model was named without its prefix",
+                action="deprecated_model_name",
+                request_id=header.request_id,
+                endpoint=endpoint.name,
+                prefix=endpoint.preferred_prefix,
+            )
+        text = f'299 - "Name the model with the prefix {endpoint.preferred_prefix}"'.encode()
+
+        async def warned(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"warning", text)]
+            await send(message)
+
+        return warned
+
+    async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
+        caller = await self._caller(scope)
+        body = await read_body(receive)
+        _require_json(scope["headers"])
+        catalog = self._catalogs.current
+        request = self._parse(body, catalog)
+        return self._header(scope, caller, catalog, request), body
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

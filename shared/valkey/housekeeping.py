@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.plain import CALL_SECONDS, GroupGone, failures, plain_client
 from shared.valkey.processes import FORGET_SECONDS, decode_entry
-from shared.valkey.scripts import SERVER_AGE, Script
+from shared.valkey.scripts import SERVER_AGE, UPLOADS, Script
 from shared.valkey.spend import FORGET_CONSUMER
 
 SWEEP_INBOX = Script("sweep_inbox.v1", uses=(SERVER_AGE,))
-SWEEP_UPLOAD = Script("sweep_upload.v1")
+SWEEP_UPLOAD = Script("sweep_upload.v1", uses=(UPLOADS,))
 TRIM_ACKED = Script("trim_acked.v1")
 
 INBOX_GRACE_SECONDS = 60
@@ -74,9 +74,14 @@ class Housekeeper:
         """Removes quiet uploads whose job is gone; how many."""
         swept = 0
         for keys in self._shards:
-            for member in await self._members(keys.uploads):
-                request_id = member.decode()
-                names = (keys.job(request_id), keys.upload(request_id), keys.uploads)
+            for field in await self._ask("HKEYS", keys.uploads):
+                request_id = field.decode()
+                names = (
+                    keys.job(request_id),
+                    keys.upload(request_id),
+                    keys.uploads,
+                    keys.sealed_bytes,
+                )
                 swept += await self._run(SWEEP_UPLOAD, names, request_id, int(quiet_seconds * 1000))
         return swept
 

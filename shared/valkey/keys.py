@@ -98,7 +98,7 @@ class ShardKeys:
 
     @cached_property
     def uploads(self) -> bytes:
-        """Set of the uploads that were ever made and not yet cleaned up."""
+        """Hash: request id → last chunk, bytes that wait and when it last moved, of every upload."""
         return self._tag + b"uploads"
 
     def metrics(self, process: str) -> bytes:

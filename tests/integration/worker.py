@@ -20,6 +20,7 @@ from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
 from shared.valkey.keys import ShardKeys
+from shared.valkey.uploads import UploadReader
 from tests.catalogs import a_catalog
 from tests.integration.queue import LIMITS, Queue, a_header
 from workers.held import HeldJob
@@ -91,9 +92,11 @@ async def a_worker(
     shelf, name = shelf or Shelf(catalog), new_id()
     credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
     table = RoutingTable(shelf, credentials, clock, metrics)
+    uploads = UploadReader.connect(url, name)
     inference = Inference(
-        catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics
-    )
+        catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics,
+        uploads=uploads,
+    )  # fmt: skip
 
     async def handle(held: HeldJob, outbox: Outbox) -> None:
         await inference.run(held, outbox, runner)
@@ -110,6 +113,7 @@ async def a_worker(
         yield StartedWorker(name, runner, shelf, stop, task)
         task.cancel()
     await transport.aclose()
+    await uploads.close()
 
 
 @dataclass

@@ -11,18 +11,21 @@ from shared.errors import GatewayError, Internal, UpstreamFailed
 from shared.metrics import Metrics
 from shared.reply import Kind, encode_error
 from shared.seal import Seal
+from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
 from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
 from workers.inference.meter import Meter
+from workers.inference.transcription_exchange import TranscriptionExchange
 from workers.outbox import Outbox
 
 EXCHANGES: Mapping[str, Begin] = {
     "chat.completions": ChatExchange,
     "embeddings": EmbeddingsExchange,
     "rerank": RerankExchange,
+    "audio.transcriptions": TranscriptionExchange,
 }
 """By the endpoint in a job's header."""
 
@@ -40,6 +43,7 @@ class Inference:
         seal: Seal,
         clock: Clock,
         metrics: Metrics,
+        uploads: UploadReader,
     ) -> None:
         self._shared = Collaborators(
             catalogs=catalogs,
@@ -47,6 +51,7 @@ class Inference:
             seal=seal,
             clock=clock,
             meter=Meter(metrics),
+            uploads=uploads,
         )
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:

@@ -13,10 +13,12 @@ from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
 from shared.seal import Seal, SealBroken
 from shared.spend import SpendRow, Status, encode_row
+from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
 from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
+from workers.inference.upload_source import UploadSource
 from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
 from workers.outbox import Outbox
 from workers.providers.http.response import ResponseTooLarge, read_all
@@ -71,6 +73,7 @@ class Collaborators:
     seal: Seal
     clock: Clock
     meter: Meter
+    uploads: UploadReader
 
 
 class Begin(Protocol):
@@ -163,8 +166,9 @@ class Job:
 
     async def _may_go_on(self, failed: AttemptFailed, route: Route, attempt: int) -> bool:
         """Judges a failed attempt; True when the same route should be tried again."""
-        if self._held.posted or failed.remedy == "none":
-            # The client has seen a part, or the request itself is to blame: nobody else is asked.
+        if self._held.was_spoken or failed.remedy == "none":
+            # The client has seen a part, or a part of its upload is gone, or the request itself is
+            # to blame: nobody else is asked.
             raise failed.error
         if failed.remedy != "retry" or attempt >= route.retries.attempts:
             return False
@@ -226,6 +230,10 @@ class Job:
             raise from_transport(error) from error
 
     # ---- what an exchange says
+
+    def upload(self) -> UploadSource:
+        """The file that follows this job. Taking its first chunk ends all retries."""
+        return UploadSource(self._held, self._shared.uploads, self._shared.seal)
 
     def post(self, text: bytes, *, output_seen: int) -> None:
         """A part of a stream, for the client."""

@@ -42,3 +42,15 @@ class UpstreamProvider(Protocol):
         our spend row. `timeouts` are httpx's `connect`, `read`, `write`, `pool`, in seconds.
         """
         ...
+
+    def upload(
+        self,
+        endpoint: str,
+        body: httpx.AsyncByteStream,
+        *,
+        content_type: str,
+        row_id: str,
+        timeouts: Mapping[str, float | None],
+    ) -> httpx.Request:
+        """As `request`, for a body that is sent while it comes in."""
+        ...

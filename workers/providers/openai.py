@@ -15,6 +15,8 @@ PATHS = {
     "rerank": "/rerank",
 }
 """By the endpoint's name in a job's header."""
+UPLOAD_PATHS = {"audio.transcriptions": "/audio/transcriptions"}
+"""Of those that take a form with a file."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,17 +30,18 @@ class OpenAIProvider:
         self.name = name
         self.settings = settings
         self.tier: Tier = TIER_OF_TYPE[settings.type]
-        headers = [
+        base = base_url.rstrip("/")
+        self._headers = [
             (b"authorization", b"Bearer " + api_key.encode()),
-            (b"content-type", b"application/json"),
             (b"accept-encoding", b"identity"),  # what was sent is hashed and relayed as it is
             (b"user-agent", b"ollm-gateway"),
             *self.extra_headers,
         ]
+        headers = [*self._headers, (b"content-type", b"application/json")]
         self._endpoints = {
-            name: Endpoint(httpx.URL(base_url.rstrip("/") + path), headers)
-            for name, path in PATHS.items()
+            name: Endpoint(httpx.URL(base + path), headers) for name, path in PATHS.items()
         }
+        self._uploads = {name: httpx.URL(base + path) for name, path in UPLOAD_PATHS.items()}
 
     def request(
         self,
@@ -50,6 +53,26 @@ class OpenAIProvider:
     ) -> httpx.Request:
         body = _encode(self.enforce(document))
         return self._endpoints[endpoint].request(body, row_id=row_id, timeouts=timeouts)
+
+    def upload(
+        self,
+        endpoint: str,
+        body: httpx.AsyncByteStream,
+        *,
+        content_type: str,
+        row_id: str,
+        timeouts: Mapping[str, float | None],
+    ) -> httpx.Request:
+        url = self._uploads[endpoint]
+        headers = [
+            (b"Host", url.netloc),
+            *self._headers,
+            (b"content-type", content_type.encode()),
+            (b"x-client-request-id", row_id.encode()),
+            (b"Transfer-Encoding", b"chunked"),
+        ]
+        timeout = {"timeout": timeouts}
+        return httpx.Request("POST", url, headers=headers, stream=body, extensions=timeout)
 
     def enforce(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """The document as it is sent: what the provider insists on is written last."""

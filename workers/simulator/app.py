@@ -8,6 +8,7 @@ from functools import partial
 from hmac import compare_digest
 
 from shared.clock import Clock
+from workers.simulator.audio import Audio
 from workers.simulator.chat import Chat
 from workers.simulator.control import Control
 from workers.simulator.documents import Documents
@@ -33,7 +34,8 @@ class Simulator:
         chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), clock=clock)
         control = Control(ledger=ledger, pacemaker=pacemaker)
         documents = Documents(ledger=ledger)
-        self._routes = self._provider_routes(chat, documents) | _control_routes(control)
+        audio = Audio(ledger=ledger)
+        self._routes = self._provider_routes(chat, documents, audio) | _control_routes(control)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -45,11 +47,12 @@ class Simulator:
         except ClientClosed:
             await exchange.hang_up()  # else uvicorn takes the unfinished answer for a bug of ours
 
-    def _provider_routes(self, chat: Chat, documents: Documents) -> Routes:
+    def _provider_routes(self, chat: Chat, documents: Documents, audio: Audio) -> Routes:
         endpoints: dict[str, dict[str, ProviderHandler]] = {
             "chat/completions": {"POST": chat.complete},
             "embeddings": {"POST": documents.embed},
             "rerank": {"POST": documents.rerank},
+            "audio/transcriptions": {"POST": audio.transcribe},
             "models": {"GET": chat.models},
         }
         return {

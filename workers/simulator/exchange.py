@@ -1,7 +1,7 @@
 """One HTTP exchange: reads the request, writes the answer, notices a client that leaves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -55,18 +55,20 @@ class Exchange:
             raise Refused(408, "The request body did not come.", code="timeout") from error
 
     async def _collected(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
+        return b"".join([part async for part in self.parts()])
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ClientClosed or Refused (413)."""
+        size, more = 0, True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientClosed
-            parts.append(message["body"])
-            size += len(parts[-1])
+            more = message["more_body"]
+            size += len(message["body"])
             if size > BODY_BYTES:
                 raise Refused(413, "The request body is too large.", code="request_too_large")
-            if not message["more_body"]:
-                return b"".join(parts)
+            yield message["body"]
 
     async def start(self, status: int, headers: Headers) -> None:
         """The head of an answer whose body follows in pieces."""

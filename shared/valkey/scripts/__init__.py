@@ -26,6 +26,7 @@ def _read(name: str) -> bytes:
 
 SERVER_AGE = "server_age"
 SPEND_ROWS = "spend_rows"
+UPLOADS = "uploads"
 
 ADMIT = Script("admit.v1")
 ATTEMPT = Script("attempt.v1", uses=(SERVER_AGE, SPEND_ROWS))
@@ -38,8 +39,12 @@ RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
 GIVE_BACK = Script("give_back.v1", uses=(SPEND_ROWS,))
 BURY = Script("bury.v1")
 RENEW_INBOX = Script("renew_inbox.v1")
+APPEND_CHUNK = Script("append_chunk.v1", uses=(UPLOADS,))
+TAKE_CHUNK = Script("take_chunk.v1", uses=(UPLOADS,))
+DROP_UPLOAD = Script("drop_upload.v1", uses=(UPLOADS,))
 
 ALL = (
     *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
     *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
+    *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD),
 )

@@ -1,0 +1,93 @@
+"""A transcription as an exchange with a provider: a form whose file is sent while it comes in.
+
+The answer is passed on byte for byte: JSON once it is seen to be one, subtitles and text as text.
+"""
+
+from typing import Any
+
+import httpx
+import msgspec
+
+from shared.dialects.transcription import DEFAULT_FORMAT, JSON_FORMATS
+from shared.upload import decode_form
+from shared.usage import usage_from_transcription
+from workers.inference.attempt import Attempt
+from workers.inference.job import Job
+from workers.inference.routing import Route
+from workers.inference.upstream_errors import protocol_error
+from workers.providers.http.multipart import FormBody
+from workers.providers.http.response import read_all
+
+TEXT = "text/plain; charset=utf-8"
+"""Whatever the provider calls it: nothing it sends is to be taken for a page or a script."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+class TranscriptionExchange:
+    """One job's."""
+
+    input_estimate = 0
+    """Nobody knows how long it is before it was heard."""
+
+    def __init__(self, job: Job, body: bytes) -> None:
+        self._job = job
+        self._form = decode_form(body)
+        self._source = job.upload()
+
+    def request(self, route: Route, attempt: Attempt) -> httpx.Request:
+        body = FormBody(
+            [("model", route.upstream_model), *self._form.fields],
+            self._source.chunks(),
+            self._later,
+            file_name=self._form.file_name,
+            content_type=self._form.content_type,
+        )
+        return route.provider.upload(
+            "audio.transcriptions",
+            body,
+            content_type=body.content_type,
+            row_id=attempt.row_id,
+            timeouts=route.timeouts,
+        )
+
+    def _later(self) -> tuple[tuple[str, str], ...]:
+        return () if self._source.end is None else self._source.end.fields
+
+    def _format(self) -> str:
+        given = dict([*self._form.fields, *self._later()])
+        return given.get("response_format", DEFAULT_FORMAT)
+
+    async def relay(
+        self,
+        response: httpx.Response,
+        route: Route,  # noqa: ARG002 - others need it
+        attempt: Attempt,
+    ) -> None:
+        if self._source.end is None:
+            raise protocol_error("The provider answered before it had the whole file.")
+        data = await read_all(response, self._job.max_answer_bytes)
+        document = _read(data)
+        if isinstance(document, dict) and document.get("error"):
+            raise protocol_error("The provider answered 200 with an error.")
+        if self._format() not in JSON_FORMATS:
+            self._job.end_whole(attempt, data, content_type=TEXT)
+            return
+        if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+            raise protocol_error("The provider's answer has no text.")
+        usage = usage_from_transcription(document.get("usage"))
+        if usage is not None:
+            attempt.usage_arrived(usage)
+        attempt.content_arrived(len(document["text"]))
+        self._job.end_whole(attempt, data)
+
+
+def _read(data: bytes) -> Any:
+    """The document, or None for what is no JSON. Raises AttemptFailed for what is no text either."""
+    try:
+        data.decode()
+        return _decode(data)
+    except UnicodeDecodeError as error:
+        raise protocol_error("The provider's answer is not text.") from error
+    except (msgspec.DecodeError, RecursionError):
+        return None
