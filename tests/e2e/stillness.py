@@ -25,6 +25,7 @@ def unrest(ready: Ready) -> dict[str, object]:
             found[f"claims of {lane}"] = _pending(client, KEYS.lane(lane), WORKERS_GROUP)
         found["sealed bytes"] = int(client.get(KEYS.sealed_bytes) or 0)
         found["jobs"] = list(client.scan_iter(KEYS.job("") + b"*", count=1000))
+        found["uploads"] = client.hgetall(KEYS.uploads)
         found["spend backlog"] = client.xlen(KEYS.spend)
         found["spend claims"] = _pending(client, KEYS.spend, METERING_GROUP)
         found["quarantined"] = client.xlen(KEYS.spend_quarantine)

@@ -17,7 +17,7 @@ async def test_it_starts_does_its_chores_and_stops_on_sigterm(
     valkey_db: str, tmp_path: Path
 ) -> None:
     valkey = plain_client(valkey_db, name="test")
-    await valkey.execute_command("SADD", KEYS.uploads, "gone")
+    await valkey.execute_command("HSET", KEYS.uploads, "gone", "1 0 1000")
 
     async def swept() -> bool:
         return not await valkey.exists(KEYS.uploads)

@@ -1,6 +1,7 @@
 """Each chore on a real Valkey: it takes what is dead, and leaves what lives or may come back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -68,13 +69,16 @@ async def test_no_inbox_is_judged_right_after_the_server_has_started(
 async def test_an_upload_without_a_job_is_removed_once_it_has_been_quiet(
     keeper: Housekeeper, valkey: Valkey
 ) -> None:
-    await valkey.sadd(KEYS.uploads, "gone", "running", "coming", "empty")
+    quiet, moving = "2 30 1000", f"1 5 {time.time() * 1000:.0f}"
+    states = {"gone": quiet, "running": quiet, "coming": moving, "empty": "0 0 1000"}
+    await valkey.hset(KEYS.uploads, mapping=states)
+    await valkey.set(KEYS.sealed_bytes, 100)
     await valkey.hset(KEYS.job("running"), "entry", "1-0")
-    await valkey.xadd(KEYS.upload("gone"), {"c": "x"}, id="1000-0")
-    await valkey.xadd(KEYS.upload("running"), {"c": "x"}, id="1000-0")
-    await valkey.xadd(KEYS.upload("coming"), {"c": "x"})
+    for upload in ("gone", "running", "coming"):
+        await valkey.xadd(KEYS.upload(upload), {"c": "x"}, id="1-0")
     assert await keeper.sweep_uploads() == 2
-    assert await valkey.smembers(KEYS.uploads) == {b"running", b"coming"}
+    assert set(await valkey.hkeys(KEYS.uploads)) == {b"running", b"coming"}
+    assert await valkey.get(KEYS.sealed_bytes) == b"70"
     assert await valkey.exists(KEYS.upload("gone")) == 0
     assert await valkey.exists(KEYS.upload("coming"), KEYS.upload("running")) == 2
 
@@ -184,7 +188,7 @@ async def test_what_is_found_is_reported_once_for_each_change(
 
 async def test_what_was_taken_away_is_counted(keeper: Housekeeper, valkey: Valkey) -> None:
     metrics = Metrics()
-    await valkey.sadd(KEYS.uploads, "gone")
+    await valkey.hset(KEYS.uploads, "gone", "1 0 1000")
     await Housekeeping(keeper, metrics).sweep_uploads({})
     assert metrics.registry.get_sample_value("gateway_housekeeping_total", {"kind": "uploads"}) == 1
 
