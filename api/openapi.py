@@ -1,29 +1,41 @@
 """The OpenAPI document: FastAPI's own for its routes, and by hand what raw ASGI routes do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.schemas.components import SCHEMAS
 from api.schemas.errors import ERRORS, refusals, schema_of
-from api.schemas.terms import Json
+from api.schemas.terms import STRING, Json
 
 DESCRIPTION = "A self-hosted AI gateway whose every inference is a job on a queue."
 
 
-def _operation(summary: str, name: str, request: str, answer: str, **content: Json) -> Json:
-    """A POST with a JSON body. `content` is what else a 200 may hold, by its media type."""
+JSON = "application/json"
+FORM = "multipart/form-data"
+
+
+def _operation(
+    summary: str,
+    name: str,
+    request: str,
+    answer: str,
+    *,
+    media: str = JSON,
+    more: Mapping[str, Json] = {},
+) -> Json:
+    """A POST. `more` is what else than JSON a 200 may hold, by its media type."""
     return {
         "tags": ["inference"],
         "summary": summary,
         "operationId": name,
         "security": [{"key": []}],
-        "requestBody": {"required": True, "content": {"application/json": schema_of(request)}},
+        "requestBody": {"required": True, "content": {media: schema_of(request)}},
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": {"application/json": schema_of(answer), **content},
+                "content": {JSON: schema_of(answer), **more},
             },
             **refusals(*ERRORS),
         },
@@ -36,12 +48,20 @@ PATHS: dict[str, Json] = {
         "create_chat_completion",
         "ChatRequest",
         "ChatAnswer",
-        **{"text/event-stream": schema_of("ChatChunk")},
+        more={"text/event-stream": schema_of("ChatChunk")},
     ),
     "/v1/embeddings": _operation(
         "Create embeddings", "create_embeddings", "EmbeddingsRequest", "EmbeddingsAnswer"
     ),
     "/v1/rerank": _operation("Rank documents", "rerank", "RerankRequest", "RerankAnswer"),
+    "/v1/audio/transcriptions": _operation(
+        "Transcribe an audio file, which is passed on while it comes in",
+        "create_transcription",
+        "TranscriptionRequest",
+        "Transcription",
+        media=FORM,
+        more={"text/plain": {"schema": STRING}},
+    ),
 }
 """What FastAPI does not know of."""
 

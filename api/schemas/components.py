@@ -1,5 +1,6 @@
 """Every schema under its name in the OpenAPI document."""
 
+from api.schemas.audio import TRANSCRIPTION, TRANSCRIPTION_REQUEST
 from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_REQUEST, USAGE
 from api.schemas.documents import (
     EMBEDDINGS_ANSWER,
@@ -25,4 +26,6 @@ SCHEMAS: dict[str, Json] = {
     "RerankRequest": RERANK_REQUEST,
     "RerankAnswer": RERANK_ANSWER,
     "ChatChunk": CHAT_CHUNK,
+    "TranscriptionRequest": TRANSCRIPTION_REQUEST,
+    "Transcription": TRANSCRIPTION,
 }

@@ -20,6 +20,7 @@ from tests.e2e.started import StartedGateway
 from tests.e2e.stillness import until_still
 
 READ_BYTES = 4 << 20
+Part = tuple[str, tuple[str | None, str | bytes]]
 QUOTING = ("sim_fault_400", "sim_fault_422")
 """Providers whose error repeats the prompt: it reaches the client, and nothing else."""
 
@@ -103,6 +104,23 @@ def call_a_tool(gateway: StartedGateway, canary: str, control: str) -> None:
         )
     assert answer.status_code == 200, answer.text
     assert canary in answer.text
+
+
+def upload(gateway: StartedGateway, canary: str) -> None:
+    """As a file that is sent on in chunks, and one that waits for its model; names and prompts too."""
+    speech = " ".join([canary] * 20_000).encode()
+    file: Part = ("file", (f"{canary}.wav", speech))
+    model: Part = ("model", (None, "sim_transcribe"))
+    prompt: Part = ("prompt", (None, canary))
+    key = {"authorization": f"Bearer {gateway.ready.api_key}"}
+    with httpx.Client(base_url=gateway.ready.base_url, headers=key, timeout=30) as http:
+        for parts in ([model, prompt, file], [file, prompt, model]):
+            answer = http.post("/v1/audio/transcriptions", files=parts)
+            assert answer.status_code == 200, answer.text
+            assert canary in answer.text
+        wrong: Part = ("response_format", (None, canary))
+        answer = http.post("/v1/audio/transcriptions", files=[model, file, wrong])
+        assert answer.status_code == 400, answer.text
 
 
 def client(gateway: StartedGateway) -> httpx.Client:
@@ -204,6 +222,7 @@ async def test_no_word_of_a_prompt_or_an_answer_is_left_anywhere(gateway: Starte
     await speak(gateway, canary)
     say_it_wrong(gateway, canary)
     call_a_tool(gateway, canary, control)
+    upload(gateway, canary)
     until_still(gateway.ready)
 
     searched = await places(gateway)

@@ -21,12 +21,17 @@ class Call:
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        self.document: dict[str, Any] = json.loads(body)
+        self.body = body
         self.sent_bytes = 0
         self.left = asyncio.Event()
         """Set when the client has closed its end."""
         self._reader = reader
         self._writer = writer
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.body)
+        return document
 
     @property
     def row_id(self) -> str:
@@ -82,8 +87,9 @@ Script = Callable[[Call], Awaitable[None]]
 class ScriptedProvider:
     """Answers its first call by the first script, and so on; the last serves all that follow."""
 
-    def __init__(self, scripts: Sequence[Script]) -> None:
+    def __init__(self, scripts: Sequence[Script], *, reads_body: bool) -> None:
         self._scripts = scripts
+        self._reads_body = reads_body
         self._tasks: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
         self.called_at: list[float] = []
@@ -107,12 +113,8 @@ class ScriptedProvider:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        (length,) = (
-            int(line.partition(b":")[2])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length:")
-        )
-        call = Call(head, await reader.readexactly(length), reader, writer)
+        body = await _body(head, reader) if self._reads_body else b""
+        call = Call(head, body, reader, writer)
         script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
         self.calls.append(call)
         self.called_at.append(asyncio.get_running_loop().time())
@@ -130,9 +132,22 @@ class ScriptedProvider:
                 await asyncio.sleep(0)
 
 
+async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return await reader.readexactly(int(line.partition(b":")[2]))
+    parts = []
+    while size := int(await reader.readline(), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readline()
+    await reader.readline()
+    return b"".join(parts)
+
+
 @contextlib.asynccontextmanager
-async def scripted(*scripts: Script) -> AsyncIterator[ScriptedProvider]:
-    provider = ScriptedProvider(scripts)
+async def scripted(*scripts: Script, reads_body: bool = True) -> AsyncIterator[ScriptedProvider]:
+    """Without `reads_body` a script begins with the head alone."""
+    provider = ScriptedProvider(scripts, reads_body=reads_body)
     listener = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
     provider.port = listener.sockets[0].getsockname()[1]
     try:

@@ -312,6 +312,57 @@ async def test_an_answer_that_comes_during_the_upload_ends_it(
         assert transport.open_connections == 0  # half a question cannot be followed by another
 
 
+async def test_an_answer_is_not_kept_waiting_by_a_part_that_does_not_come(
+    transport: UpstreamTransport,
+) -> None:
+    class Slow(httpx.AsyncByteStream):
+        @override
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.Event().wait()
+
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+        await peer.gone()
+
+    async with upstream(script) as server, asyncio.timeout(5):
+        headers = {"host": "localhost", "transfer-encoding": "chunked"}
+        request = httpx.Request("POST", server.url, headers=headers, stream=Slow())
+        response = await transport.handle_async_request(request)
+        assert (response.status_code, await read_all(response, 10)) == (401, b"no")
+        assert transport.open_connections == 0
+
+
+async def test_who_is_cancelled_while_a_part_is_awaited_closes_the_connection(
+    transport: UpstreamTransport,
+) -> None:
+    left = asyncio.Event()
+
+    class Slow(httpx.AsyncByteStream):
+        @override
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            try:
+                yield b"x"
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+
+    async def script(peer: Peer) -> None:
+        await peer.gone()
+
+    async with upstream(script) as server, asyncio.timeout(5):
+        headers = {"host": "localhost", "transfer-encoding": "chunked"}
+        request = httpx.Request("POST", server.url, headers=headers, stream=Slow())
+        call = asyncio.create_task(transport.handle_async_request(request))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert left.is_set()
+        assert transport.open_connections == 0
+
+
 @pytest.mark.parametrize(
     ("method", "headers"),
     [

@@ -1,7 +1,7 @@
 """The upstream's answer: a status, headers, and a body that arrives while it is read."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Literal, Protocol
 
 import httpx
@@ -49,6 +49,8 @@ class Answer(httpx.AsyncByteStream):
         self.version = ""
         self.size = 0  # bytes gathered and not yet read
         self.waiting = False
+        self.on_settled: Callable[[], object] | None = None
+        """Called at the moment it is known what comes, while a question is still being sent."""
         self.error: Exception | None = None
         self._link: Link | None = link  # None once the connection belongs to others again
         self._loop = loop
@@ -70,7 +72,7 @@ class Answer(httpx.AsyncByteStream):
 
     def begin(self, status: int, headers: list[tuple[bytes, bytes]], version: str) -> None:
         self.status, self.headers, self.version = status, headers, version
-        self.wake()
+        self._settle()
 
     def push(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -84,6 +86,11 @@ class Answer(httpx.AsyncByteStream):
     def fail(self, error: Exception) -> None:
         self.error = error
         self._link = None
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.on_settled is not None:
+            self.on_settled()
         self.wake()
 
     def wake(self) -> None:

@@ -45,17 +45,24 @@ class Writer:
         self._transport.write(question.head)
         sent = 0
         async with _parts_of(body) as parts:
-            async for part in parts:
-                if answer.settled:
-                    return False
+            while (part := await _next_part(parts, answer)) is not None:
                 sent += len(part)
                 self._part(question, part, sent)
                 if self.paused and not await self.drain(answer, seconds):
                     return False
-        if answer.settled:
+                if sent == question.length and not question.chunked:
+                    await self._expect_end(question, parts, sent)
+                    break
+        if answer.settled and (question.chunked or sent != question.length):
             return False
         self._end(question, sent)
         return not self.paused or await self.drain(answer, seconds)
+
+    async def _expect_end(self, question: Question, parts: AsyncIterator[bytes], sent: int) -> None:
+        """All that was declared is on its way; its answer may come at once, and is no refusal."""
+        async for part in parts:
+            sent += len(part)
+            self._part(question, part, sent)
 
     def _part(self, question: Question, part: bytes, sent: int) -> None:
         if question.chunked:
@@ -71,6 +78,31 @@ class Writer:
             self._transport.write(b"0\r\n\r\n")
         elif sent != question.length:
             raise _wrong_length(question.request)
+
+
+async def _next_part(parts: AsyncIterator[bytes], answer: Answer) -> bytes | None:
+    """None after the last, and as soon as the answer is here: a part may be long in coming."""
+    waiting = asyncio.create_task(_following(parts))  # noqa: TID251  awaited right here
+    answer.on_settled = waiting.cancel
+    try:
+        part = await waiting
+    except asyncio.CancelledError:
+        if not answer.settled or _is_cancelled():
+            raise
+        return None
+    finally:
+        answer.on_settled = None
+    return None if answer.settled else part
+
+
+async def _following(parts: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(parts, None)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the caller that is to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager
