@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 CHAT, EMBEDDINGS, RERANK = "/v1/chat/completions", "/v1/embeddings", "/v1/rerank"
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
 GOOD: dict[str, dict[str, Any]] = {
     CHAT: {"model": "sim_echo", "messages": [{"role": "user", "content": "x"}]},
     EMBEDDINGS: {"model": "sim_embed", "input": "x"},
@@ -154,6 +155,7 @@ def cases() -> Iterator[Case]:
         yield _with(RERANK, "top_n", value)
     for path, good in GOOD.items():
         yield from _documents(path, good)
+    yield from _forms()
     yield from _requests()
 
 
@@ -182,6 +184,52 @@ def _documents(path: str, good: dict[str, Any]) -> Iterator[Case]:
         yield Case(f"{path} as {kind!r}", path, text, {"content-type": kind})
     for method in ("GET", "PUT", "PATCH", "DELETE"):
         yield Case(f"{method} {path}", path, b"", method=method)
+
+
+def _part(name: str, value: bytes = b"x", more: str = "") -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + value + b"\r\n"
+
+
+def _forms() -> Iterator[Case]:
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    model, end = _part("model", b"sim_transcribe"), b"--b--\r\n"
+    file = _part("file", b"hello", '; filename="a.wav"')
+    good = model + file + end
+    for size in range(0, len(good) - 4, 6):
+        yield Case(f"form cut at {size}", TRANSCRIPTIONS, good[:size], form)
+    bodies = {
+        "no model": file + end,
+        "no file": model + end,
+        "nothing": end,
+        "model twice": model * 2 + file + end,
+        "file twice": model + file * 2 + end,
+        "empty file": model + _part("file", b"", '; filename="a.wav"') + end,
+        "text for a file": model + _part("file") + end,
+        "another file": model + file + _part("other", b"x", '; filename="b"') + end,
+        "no such model": _part("model", b"unheard_of") + file + end,
+        "a model without it": _part("model", b"near_sim_chat") + file + end,
+        "wrong format": model + file + _part("response_format", b"mp3") + end,
+        "wrong number": model + file + _part("temperature", b"1e400") + end,
+        "streamed": model + file + _part("stream", b"true") + end,
+        "wrong tags": model + file + _part("ollm::tags", b"[" * 10_000) + end,
+        "denied": model + file + _part("ollm::deny_unknown_fields", b"true") + _part("q") + end,
+        "no text": _part("model", b"\xff") + file + end,
+        "NUL in a name": _part("a\0b") + model + file + end,
+        "no name": b"--b\r\n\r\nx\r\n" + good,
+        "many parts": _part("a") * 70 + good,
+        "large text": _part("prompt", b"x" * (2 << 20)) + good,
+        "large header": b"--b\r\n" + b"x" * 9000 + b": y\r\n\r\n\r\n" + good,
+        "other boundary": good.replace(b"--b", b"--c"),
+        "JSON": b'{"model": "sim_transcribe"}',
+        "gzip bomb": gzip.compress(b"\0" * (64 << 20)),
+    }
+    for name, body in bodies.items():
+        yield Case(f"form: {name}", TRANSCRIPTIONS, body, form)
+    for kind in ("application/json", "multipart/form-data", "multipart/form-data; boundary=",
+                 "multipart/mixed; boundary=b", "multipart/form-data; boundary=" + "b" * 300):  # fmt: skip
+        yield Case(f"form as {kind[:60]!r}", TRANSCRIPTIONS, good, {"content-type": kind})
+    yield Case("form without a key", TRANSCRIPTIONS, good, form, with_key=False)
 
 
 def _requests() -> Iterator[Case]:
