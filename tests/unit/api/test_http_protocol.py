@@ -64,11 +64,14 @@ class Application:
         self.scopes: list[Any] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.may_read = asyncio.Event()
+        self.may_read.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
         body, message = b"", {"more_body": True}
         while message.get("more_body"):
+            await self.may_read.wait()
             message = await receive()
             if message["type"] == "http.disconnect":
                 return
@@ -232,3 +235,16 @@ async def test_a_connection_that_only_waits_is_left_alone(connection: Connection
     await asyncio.sleep(0.15)
     assert connection.statuses == [b"200"]
     assert not connection.wire.closed
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_who_is_not_read_is_not_taken_for_slow(connection: Connection) -> None:
+    connection.app.may_read.clear()
+    body = b"x" * 200_000
+    await connection.say(POST + b"content-length: %d\r\n\r\n" % (len(body) + 1) + body)
+    assert connection.wire.paused
+    await asyncio.sleep(0.15)
+    assert not connection.wire.closed
+    connection.app.may_read.set()
+    await connection.say(b"x")
+    assert connection.statuses == [b"200"]

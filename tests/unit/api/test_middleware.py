@@ -369,3 +369,16 @@ async def test_large_bodies_are_counted_together_until_they_are_answered(monkeyp
     assert (await first).status == 200
     assert (await world.ask(headers=declared, parts=(b"x" * LIMIT,))).status == 200
     assert world.edge._bodies.held == 0
+
+
+async def test_a_body_that_is_passed_on_is_bounded_but_not_counted(monkeypatch):
+    monkeypatch.setattr(middleware, "COUNTED_ABOVE_BYTES", 10)
+    world = World(hot=reading_all)
+    world.edge._bodies = Bodies(most=LIMIT // 2)
+    world.edge._uploads = frozenset({HOT})
+    chunked = [(b"transfer-encoding", b"chunked")]
+    parts = (b"x" * (LIMIT // 2), b"x" * (LIMIT // 2))
+    assert (await world.ask(path=HOT, method="POST", headers=chunked, parts=parts)).status == 200
+    parts = (*parts, b"x")
+    assert (await world.ask(path=HOT, method="POST", headers=chunked, parts=parts)).status == 413
+    assert world.edge._bodies.held == 0
