@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -303,12 +304,33 @@ def test_a_worker_that_dies_in_the_middle_ends_the_request_once(gateway: Started
         upload.send(BLOCK)
         until(lambda: books.running_calls() == 1, WAIT_SECONDS)
         for pid in gateway.ready.pids["worker"]:
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
         status, body = upload.early_answer()
     assert (status, b"stream_interrupted" in body) == (502, True), body
     until_still(gateway.ready)
     (row,) = books.rows(since)
     assert row.status == "lost"
+
+
+@pytest.mark.parametrize("order", ["model first", "file first"])
+def test_a_file_survives_a_restart_of_the_queue(gateway: StartedGateway, order: str) -> None:
+    ready, books = gateway.ready, Books(gateway.ready)
+    since, pid = books.mark(), ready.pids["valkey"][0]
+    first, last = (MODEL, b"") if order == "model first" else (b"", MODEL)
+    with Upload(ready) as upload:
+        upload.send(first + FILE_HEAD)
+        upload.send(BLOCK)
+        os.kill(pid, signal.SIGKILL)
+        for _ in range(9):
+            upload.send(BLOCK)
+        upload.send(FILE_END + last + FORM_END)
+        status, body = upload.answer()
+    until(lambda: gateway.ready.pids["valkey"] != [pid], WAIT_SECONDS)
+    until_still(ready)
+    assert (status, sha256(10 * MIB) in body.decode()) == (200, True), body
+    verdict = books.reconcile(since)
+    assert verdict.is_clean, verdict
+    assert verdict.statuses == {"completed": 1}
 
 
 def test_wrong_forms_are_refused_before_anything_is_enqueued(gateway: StartedGateway) -> None:

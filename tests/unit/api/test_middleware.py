@@ -377,8 +377,8 @@ async def test_a_body_that_is_passed_on_is_bounded_but_not_counted(monkeypatch):
     world.edge._bodies = Bodies(most=LIMIT // 2)
     world.edge._uploads = frozenset({HOT})
     chunked = [(b"transfer-encoding", b"chunked")]
-    parts = (b"x" * (LIMIT // 2), b"x" * (LIMIT // 2))
+    parts = [b"x" * (LIMIT // 2), b"x" * (LIMIT // 2)]
     assert (await world.ask(path=HOT, method="POST", headers=chunked, parts=parts)).status == 200
-    parts = (*parts, b"x")
+    parts.append(b"x")
     assert (await world.ask(path=HOT, method="POST", headers=chunked, parts=parts)).status == 413
     assert world.edge._bodies.held == 0
