@@ -38,8 +38,9 @@ RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
 GIVE_BACK = Script("give_back.v1", uses=(SPEND_ROWS,))
 BURY = Script("bury.v1")
 RENEW_INBOX = Script("renew_inbox.v1")
+CACHE_PUT = Script("cache_put.v1")
 
 ALL = (
     *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
-    *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
+    *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX, CACHE_PUT),
 )
