@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.admit import Gate
 from api.auth import Authenticator
 from api.body import ClientLeft, read_body
+from api.cache_mode import cache_mode, saying_off
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
@@ -74,7 +75,7 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            header, body = await self._accepted(scope, receive)
+            header, body, request = await self._accepted(scope, receive)
             waiter = await self._gate.admit(header, body, self._catalogs.current.document.queue)
         except GatewayError as error:
             await send_error(send, error.body())
@@ -83,6 +84,8 @@ class Inference:
             return
         if not header.asked_model.startswith(self._endpoint.preferred_prefix):
             send = self._warning(header, send)
+        if request.cache != header.cache == "off":
+            send = saying_off(send)
         await self._relay(header, waiter, scope, receive, send)
 
     def _warning(self, header: JobHeader, send: Send) -> Send:
@@ -108,7 +111,9 @@ class Inference:
 
         return warned
 
-    async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
+    async def _accepted(
+        self, scope: Scope, receive: Receive
+    ) -> tuple[JobHeader, bytes, InferenceRequest]:
         """Authenticates before anything of the body is looked at, then checks it."""
         headers = scope["headers"]
         caller = self._authenticator.cached(headers) or await self._authenticator.caller(headers)
@@ -116,7 +121,7 @@ class Inference:
         _require_json(headers)
         catalog = self._catalogs.current
         request = self._endpoint.parse(body, catalog)
-        return self._header(scope, caller, catalog, request), body
+        return self._header(scope, caller, catalog, request), body, request
 
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
@@ -155,6 +160,8 @@ class Inference:
             variant_is_pinned=bool(selection.function and request.variant_name),
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
+            cache=cache_mode(catalog, caller, request, selection),
+            cache_max_age=request.cache_max_age,
         )
 
 

@@ -13,6 +13,7 @@ from shared.reply import Kind, encode_error
 from shared.seal import Seal
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
+from workers.inference.cache import Cache
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
 from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
@@ -41,12 +42,14 @@ class Inference:
         clock: Clock,
         metrics: Metrics,
     ) -> None:
+        meter = Meter(metrics)
         self._shared = Collaborators(
             catalogs=catalogs,
             transport=transport,
             seal=seal,
             clock=clock,
-            meter=Meter(metrics),
+            meter=meter,
+            cache=Cache(seal=seal, clock=clock, meter=meter, name_key=seal.key_for(b"cache names")),
         )
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:
