@@ -173,12 +173,13 @@ class Relay:
         if answer.cost_usd is not None:
             headers.append((b"x-ollm-cost-usd", answer.cost_usd.encode()))
         if answer.headers:
-            headers += _known(answer.headers)
+            headers += known_headers(answer.headers)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _known(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def known_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Those of a worker's that are sent on."""
     return [
         (name.encode(), value.encode())
         for name, value in headers.items()
