@@ -111,7 +111,7 @@ class Metrics:
         )
         self.cache_lookups = Counter(
             "gateway_cache_lookups_total",
-            "Requests looked up in the cache, by outcome: hit, miss, stale, error.",
+            "Lookups in the cache, one per route, by outcome: hit, miss, stale, error.",
             ["outcome"],
             registry=r,
         )

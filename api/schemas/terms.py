@@ -28,7 +28,8 @@ TAGS: Json = {
 
 CACHE_OPTIONS: Json = {
     "type": "object",
-    "description": "An answer to the very same request may be kept and given again.",
+    "description": "An answer to the very same request may be kept and given again. For a TEE or ZDR"
+    " model the key needs the scope `cache`.",
     "properties": {
         "enabled": {**STRING, "enum": list(CACHE_MODES), "default": "off"},
         "max_age_s": {

@@ -119,31 +119,29 @@ class JobCache:
         """What is kept for this request on this route. `attempt` must be given to nobody else."""
         if not self._reads:
             return None
-        name = self._name(exchange, route, attempt)
-        outcome, hit = "error", None
         try:
-            async with asyncio.timeout(GET_SECONDS):
-                sealed = await self._entries.get(name)
-            entry = self._opened(name, sealed) if sealed is not None else None
-            outcome = self._judged(entry)
-            if entry is not None and outcome == "hit":
-                outcome = "error"  # until it has been read to its end
-                hit = self._hit(exchange.replay(entry.pieces, route, attempt), attempt)
-                outcome = "hit"
+            outcome, hit = await self._looked_up(exchange, route, attempt)
         except (*STORE_FAILED, SealBroken, msgspec.DecodeError, AttemptFailed):
-            hit = None  # the provider is asked instead; the metric counts it
+            outcome, hit = "error", None  # the provider is asked instead; the metric counts it
         self._shared.meter.looked_up(outcome)
         return hit
 
-    def _opened(self, name: str, sealed: bytes) -> Entry:
-        return _decode_entry(self._shared.seal.open(sealed, _binding(name)))
+    async def _looked_up(
+        self, exchange: Exchange, route: Route, attempt: Attempt
+    ) -> tuple[str, Hit | None]:
+        name = self._name(exchange, route, attempt)
+        async with asyncio.timeout(GET_SECONDS):
+            sealed = await self._entries.get(name)
+        if sealed is None:
+            return "miss", None
+        entry = _decode_entry(self._shared.seal.open(sealed, _binding(name)))
+        if self._is_stale(entry):
+            return "stale", None
+        return "hit", self._hit(exchange.replay(entry.pieces, route, attempt), attempt)
 
-    def _judged(self, entry: Entry | None) -> str:
-        if entry is None:
-            return "miss"
+    def _is_stale(self, entry: Entry) -> bool:
         most = self._header.cache_max_age
-        age = self._shared.clock.now() - entry.stored_at
-        return "stale" if most is not None and age > most else "hit"
+        return most is not None and self._shared.clock.now() - entry.stored_at > most
 
     def _hit(self, body: bytes, attempt: Attempt) -> Hit:
         row = _free(attempt.ended("completed", error_code=None, billed=False))
