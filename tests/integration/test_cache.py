@@ -370,6 +370,7 @@ async def test_a_full_server_refuses_the_entry_and_the_answer_goes_out(
         await queue.client.call(b"CONFIG", b"SET", b"maxmemory", b"1")
         await answers(call)
 
+    _, most = await queue.client.call(b"CONFIG", b"GET", b"maxmemory")
     async with scripted(fills_the_server) as provider:
         catalog = one_model(provider.url)
         asker = Asker(queue, catalog)
@@ -379,7 +380,7 @@ async def test_a_full_server_refuses_the_entry_and_the_answer_goes_out(
                 await eventually(lambda: put(worker, "refused") == 1)
                 rows = await asker.rows(1)
             finally:
-                await queue.client.call(b"CONFIG", b"SET", b"maxmemory", b"0")
+                await queue.client.call(b"CONFIG", b"SET", b"maxmemory", most)
     assert text_of(replies) == "hello"
     assert [row.status for row in rows] == ["completed"]
     assert await queue.client.call(b"EXISTS", queue.keys.cache_index) == 0
