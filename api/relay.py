@@ -5,7 +5,7 @@ it is one error event, and then the connection is closed with the body unfinishe
 nor the framing's own end may make a cut stream look complete.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -24,6 +24,8 @@ from shared.metrics import Metrics
 from shared.reply import Answer
 from shared.tally import Counter
 
+ANSWER_HEADERS = frozenset({"x-ollm-cache", "cache-control", "x-accel-buffering"})
+"""What a worker may add to a whole answer's head. Another name is of a release we do not know."""
 SSE_HEADERS = {"cache-control": "no-cache"}
 _encode = msgspec.json.Encoder().encode
 
@@ -170,8 +172,19 @@ class Relay:
         ]
         if answer.cost_usd is not None:
             headers.append((b"x-ollm-cost-usd", answer.cost_usd.encode()))
+        if answer.headers:
+            headers += known_headers(answer.headers)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+
+def known_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Those of a worker's that are sent on."""
+    return [
+        (name.encode(), value.encode())
+        for name, value in headers.items()
+        if name in ANSWER_HEADERS and value.isascii() and value.isprintable()
+    ]
 
 
 def error_event(error: ErrorBody) -> bytes:

@@ -26,6 +26,7 @@ FUNCTION_NAME_PREFIX = "ollm::function_name::"
 HASH_DIGITS = 16
 MAX_PAYLOAD_BYTES = 480 << 20
 """Valkey takes no value above 512 MiB (proto-max-bulk-len)."""
+MAX_TTL_SECONDS = 366 * 86_400
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write: two attempts at each of two providers."""
@@ -147,6 +148,17 @@ class Limits(_Table, frozen=True):
     """A provider's whole answer; more is 502."""
 
 
+class CacheBounds(_Table, frozen=True):
+    """Of the exact cache, `ollm::cache_options`."""
+
+    ttl_seconds: float = 86_400.0
+    """An entry's life."""
+    max_entry_bytes: int = 1 << 20
+    """A longer answer is not kept."""
+    max_bytes: int = 256 << 20
+    """All entries of a shard together; beyond it those go first that would expire first."""
+
+
 class Metrics(_Table, frozen=True):
     require_key: bool = False
 
@@ -170,6 +182,7 @@ class Document(_Table, frozen=True):
     compat: Compat = Compat()
     dryrun: Dryrun = Dryrun()
     limits: Limits = Limits()
+    cache: CacheBounds = CacheBounds()
     metrics: Metrics = Metrics()
 
 
@@ -275,6 +288,7 @@ def _check(document: Document) -> None:
     for name in ("max_body_bytes", "max_answer_bytes"):
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
+    _check_cache(document.cache)
     for name, model in document.models.items():
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
@@ -282,6 +296,16 @@ def _check(document: Document) -> None:
             _check_route(document, name, model, route)
     for name, function in document.functions.items():
         _check_function(document, name, function)
+
+
+def _check_cache(cache: CacheBounds) -> None:
+    if not 0.001 <= cache.ttl_seconds <= MAX_TTL_SECONDS:
+        raise CatalogInvalid(f"cache.ttl_seconds: must be above 0 and at most {MAX_TTL_SECONDS}")
+    if not 0 < cache.max_entry_bytes <= MAX_PAYLOAD_BYTES // 2:
+        most = MAX_PAYLOAD_BYTES // 2  # an answer is held and sent with what is put round it
+        raise CatalogInvalid(f"cache.max_entry_bytes: must be above 0 and at most {most}")
+    if cache.max_bytes < cache.max_entry_bytes:
+        raise CatalogInvalid("cache.max_bytes: must not be below cache.max_entry_bytes")
 
 
 def _check_function(document: Document, name: str, function: Function) -> None:

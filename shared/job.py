@@ -7,6 +7,10 @@ import msgspec
 LANES = ("priority", "default", "flex", "batch")
 """Best first. The order is also the order of the claim weights 8:4:2:1."""
 
+CACHE_MODES = ("on", "off", "read_only", "write_only")
+CACHE_READS = frozenset({"on", "read_only"})
+CACHE_WRITES = frozenset({"on", "write_only"})
+
 Lane = Literal["priority", "default", "flex", "batch"]
 
 
@@ -59,6 +63,10 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Of a function: the chosen variant, whose model `model` is."""
     variant_is_pinned: bool = False
     """The client named it: no other may answer."""
+    cache: str = "off"
+    """One of `CACHE_MODES`: what the exact cache may be used for."""
+    cache_max_age: float | None = None
+    """Seconds: an older entry is not used."""
 
     @property
     def queue_deadline(self) -> float:

@@ -109,6 +109,18 @@ class Metrics:
         self.jobs_buried = Counter(
             "gateway_jobs_buried_total", "Jobs given up after too many deliveries.", registry=r
         )
+        self.cache_lookups = Counter(
+            "gateway_cache_lookups_total",
+            "Lookups in the cache, one per route, by outcome: hit, miss, stale, error.",
+            ["outcome"],
+            registry=r,
+        )
+        self.cache_puts = Counter(
+            "gateway_cache_puts_total",
+            "Answers offered to the cache, by outcome: stored, too_large, refused.",
+            ["outcome"],
+            registry=r,
+        )
         self.breaker_open = Gauge(
             "gateway_breaker_open", "1 while a provider is left alone.", ["provider"], registry=r
         )

@@ -37,6 +37,7 @@ class Seal:
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"seal keys must be {KEY_BYTES} bytes each, and at least one")
+        self._first = keys[0]
         self._keys = {_key_id(key): key for key in keys}
         self._subkeys: OrderedDict[bytes, AESGCM] = OrderedDict()
         self._prefix = PREFIX.pack(VERSION, _key_id(keys[0]), os.urandom(SALT_BYTES))
@@ -57,6 +58,11 @@ class Seal:
             return cipher.decrypt(nonce, sealed[PREFIX.size + NONCE_BYTES :], bound_to)
         except (InvalidTag, struct.error, ValueError, KeyError) as error:
             raise SealBroken("a sealed value did not open") from error
+
+    def key_for(self, purpose: bytes) -> bytes:
+        """A key for another purpose than sealing, of the first key: in every process the same."""
+        info = b"ollm-gateway key for " + purpose
+        return HKDF(SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._first)
 
     def _subkey(self, prefix: bytes) -> AESGCM:
         version, key_id, salt = PREFIX.unpack(prefix)

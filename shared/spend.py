@@ -67,6 +67,8 @@ class SpendRow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     queue_ms: float = 0.0
     upstream_ms: float = 0.0
     overhead_ms: float = 0.0
+    cached: bool = False
+    """Answered from the cache: no call was made."""
 
 
 encode_row = msgspec.msgpack.Encoder(decimal_format="string").encode

@@ -49,5 +49,6 @@ def spend_row(number: int = 0, **changes: Any) -> SpendRow:
         queue_ms=1.25,
         upstream_ms=900.75,
         overhead_ms=2.5,
+        cached=True,
     )
     return msgspec.structs.replace(row, **changes)

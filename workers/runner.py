@@ -12,6 +12,7 @@ from shared.clock import Clock
 from shared.job import LANES
 from shared.metrics import Metrics
 from shared.seal import Seal
+from shared.valkey.cache import CacheEntries
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.inbox import Ending, Poster
 from shared.valkey.keys import ShardKeys
@@ -78,6 +79,7 @@ class Runner:
         self._control = Client(
             url, name=f"worker-ctl-{short}", on_connect=self._subscribe, on_push=self._on_notice
         )
+        self.cache = CacheEntries(self.commands, keys)
         self._poster = Poster(keys, inbox_lease_seconds=inbox_lease_seconds)
         self.outbox = Outbox(
             self.commands,

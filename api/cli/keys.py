@@ -50,7 +50,7 @@ def create(
     ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="Something it may do, such as dryrun; give it again for more."),
+        typer.Option(help="Something it may do, such as dryrun or cache; give it again for more."),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:

@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.admit import Gate
 from api.auth import Authenticator
 from api.body import ClientLeft, read_body
+from api.cache_mode import cache_mode, saying_off
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
@@ -115,6 +116,8 @@ class InferenceRoute:
             variant_is_pinned=bool(selection.function and request.variant_name),
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
+            cache=cache_mode(catalog, caller, request, selection),
+            cache_max_age=request.cache_max_age,
         )
 
 
@@ -128,7 +131,7 @@ class Inference(InferenceRoute):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            header, body = await self._accepted(scope, receive)
+            header, body, request = await self._accepted(scope, receive)
             waiter = await self._gate.admit(header, body, self._catalogs.current.document.queue)
         except GatewayError as error:
             await send_error(send, error.body())
@@ -137,6 +140,8 @@ class Inference(InferenceRoute):
             return
         if not header.asked_model.startswith(self._endpoint.preferred_prefix):
             send = self._warning(header, send)
+        if request.cache != header.cache == "off":
+            send = saying_off(send)
         await self._relay(header, waiter, scope, receive, send)
 
     def _warning(self, header: JobHeader, send: Send) -> Send:
@@ -162,13 +167,15 @@ class Inference(InferenceRoute):
 
         return warned
 
-    async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
+    async def _accepted(
+        self, scope: Scope, receive: Receive
+    ) -> tuple[JobHeader, bytes, InferenceRequest]:
         caller = await self._caller(scope)
         body = await read_body(receive)
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        return self._header(scope, caller, catalog, request), body
+        return self._header(scope, caller, catalog, request), body, request
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.dialects.request import CACHE_MODES
+from shared.job import CACHE_MODES
 
 Json = dict[str, Any]
 
@@ -28,10 +28,15 @@ TAGS: Json = {
 
 CACHE_OPTIONS: Json = {
     "type": "object",
-    "description": "Only `off` is supported.",
+    "description": "An answer to the very same request may be kept and given again. For a TEE or ZDR"
+    " model the key needs the scope `cache`.",
     "properties": {
         "enabled": {**STRING, "enum": list(CACHE_MODES), "default": "off"},
-        "max_age_s": {"type": ["integer", "null"], "minimum": 0},
+        "max_age_s": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "description": "Older entries are not used.",
+        },
     },
 }
 

@@ -86,6 +86,7 @@ COLUMNS = (
     Column("queue_ms", FLOAT64, "queue_ms"),
     Column("upstream_ms", FLOAT64, "upstream_ms"),
     Column("overhead_ms", FLOAT64, "overhead_ms"),
+    Column("cached", BOOL, "cached"),
 )
 NAMES = tuple(column.name for column in COLUMNS)
 

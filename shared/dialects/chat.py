@@ -27,6 +27,7 @@ from shared.dialects.request import (
     check_cache_options,
     decode,
     deny_unknown,
+    read_cache,
     read_model,
     read_own_tags,
     refuse_twice,
@@ -101,6 +102,7 @@ def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRe
         )
     episode_id = get("ollm::episode_id")
     caps = [cap for cap in (get("max_tokens"), get("max_completion_tokens")) if cap is not None]
+    mode, max_age = read_cache(fields)
     return ChatRequest(
         fields=fields,
         model=model,
@@ -115,6 +117,8 @@ def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRe
         dryrun=bool(get("ollm::dryrun")),
         include_raw_usage=include_raw_usage,
         include_raw_response=bool(get("ollm::include_raw_response")),
+        cache=mode,
+        cache_max_age=max_age,
     )
 
 

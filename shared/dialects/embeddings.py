@@ -8,6 +8,7 @@ from shared.dialects.request import (
     check_cache_options,
     decode,
     deny_unknown,
+    read_cache,
     read_model,
     read_own_tags,
     read_truth,
@@ -43,12 +44,15 @@ def parse(body: bytes) -> InferenceRequest:
         check_cache_options("ollm::cache_options", cache)
     if read_truth(fields, "ollm::deny_unknown_fields"):
         deny_unknown(fields, KNOWN_FIELDS)
+    mode, max_age = read_cache(fields)
     return InferenceRequest(
         fields=fields,
         model=model,
         tags=read_own_tags(fields),
         dryrun=read_truth(fields, "ollm::dryrun"),
         include_raw_response=read_truth(fields, "ollm::include_raw_response"),
+        cache=mode,
+        cache_max_age=max_age,
     )
 
 

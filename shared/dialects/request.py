@@ -13,14 +13,13 @@ from shared.dialects.faults import (
     is_object,
     missing,
     truth,
-    unsupported,
 )
 from shared.dialects.tags import MAX_TAG_BYTES, USER_AGENT_TAG, read_tags
 from shared.errors import Fault, InvalidRequest
+from shared.job import CACHE_MODES
 
 OURS = "ollm::"
 """Fields with this prefix are for the gateway and never leave it."""
-CACHE_MODES = ("on", "off", "read_only", "write_only")
 MAX_SHOWN = 100
 """Characters of a name, and names, that an error repeats at most."""
 MANY_BYTES = 1 << 20
@@ -49,6 +48,9 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The provider is called, but nothing is billed and nothing is kept."""
     include_raw_usage: bool = False
     include_raw_response: bool = False
+    cache: str = "off"
+    """One of `CACHE_MODES`."""
+    cache_max_age: int | None = None
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -115,8 +117,14 @@ def check_cache_options(name: str, value: Any) -> None:
         raise bad(f"{name}.enabled", f"must be one of {words}", "literal_error")
     if (age := value.get("max_age_s")) is not None:
         integer(f"{name}.max_age_s", age, 0, INT32_MAX)
-    if mode != "off":
-        raise unsupported(f"{name}.enabled", "other than 'off' is not supported yet")
+
+
+def read_cache(fields: dict[str, Any]) -> tuple[str, int | None]:
+    """The mode that checked `ollm::cache_options` ask for, and the greatest age of an entry."""
+    options = fields.get("ollm::cache_options")
+    if not options:
+        return "off", None
+    return options.get("enabled", "off"), options.get("max_age_s")
 
 
 def read_truth(fields: dict[str, Any], name: str) -> bool:

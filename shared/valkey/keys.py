@@ -92,6 +92,20 @@ class ShardKeys:
         """String: the server's run id, and when it was first asked since it started."""
         return self._tag + b"boot"
 
+    def cache_entry(self, name: str) -> bytes:
+        """String with a TTL: a sealed answer, named by an HMAC of its request."""
+        return self._tag + b"cache:" + name.encode()
+
+    @cached_property
+    def cache_index(self) -> bytes:
+        """Sorted set of `<name>:<size>`: the cache's entries by the time they expire."""
+        return self._tag + b"cache-index"
+
+    @cached_property
+    def cache_bytes(self) -> bytes:
+        """Integer: the bytes of all entries that are in the index."""
+        return self._tag + b"cache-bytes"
+
     def upload(self, request_id: str) -> bytes:
         """Stream of sealed chunks of one upload."""
         return self._tag + b"upload:" + request_id.encode()

@@ -7,6 +7,8 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import asyncpg
@@ -16,8 +18,8 @@ import redis
 
 from tests.e2e.chaos import pace
 from tests.e2e.load import ECHOES, FAULTS, MENDED, UNENDED, Load, Order, Outcome
-from tests.e2e.started import StartedGateway
-from tests.e2e.stillness import until_still
+from tests.e2e.started import StartedGateway, until
+from tests.e2e.stillness import KEYS, until_still
 
 READ_BYTES = 4 << 20
 Part = tuple[str, tuple[str | None, str | bytes]]
@@ -123,6 +125,27 @@ def upload(gateway: StartedGateway, canary: str) -> None:
         assert answer.status_code == 400, answer.text
 
 
+def keep(gateway: StartedGateway, canary: str) -> None:
+    """Answers that outlive their requests: kept, and given again."""
+    made = gateway.run("keys", "create", "--name=keeps", "--scope=cache")
+    assert made.returncode == 0, made.stderr
+    body = {
+        "messages": [{"role": "user", "content": f"keep {canary}"}],
+        "ollm::cache_options": {"enabled": "on"},
+    }
+    headers = {"authorization": f"Bearer {made.stdout.strip()}"}
+    with client(gateway) as http:
+        for model, stream in product(ECHOES, (False, True)):
+            asked = {**body, "model": model, "stream": stream}
+            ask = partial(http.post, "/v1/chat/completions", json=asked, headers=headers)
+            until(lambda ask=ask: _is_hit(ask()), 10)  # type: ignore[misc]
+
+
+def _is_hit(answer: httpx.Response) -> bool:
+    assert answer.status_code == 200, answer.text
+    return "hit" in answer.headers.get_list("x-ollm-cache")
+
+
 def client(gateway: StartedGateway) -> httpx.Client:
     return httpx.Client(
         base_url=gateway.ready.base_url,
@@ -223,6 +246,7 @@ async def test_no_word_of_a_prompt_or_an_answer_is_left_anywhere(gateway: Starte
     say_it_wrong(gateway, canary)
     call_a_tool(gateway, canary, control)
     upload(gateway, canary)
+    keep(gateway, canary)
     until_still(gateway.ready)
 
     searched = await places(gateway)
@@ -238,6 +262,7 @@ async def test_no_word_of_a_prompt_or_an_answer_is_left_anywhere(gateway: Starte
         f"the canary in {len(leaks)}, the control in {sorted(found)}"
     )
     assert leaks == []
+    assert sum(KEYS.cache_entry("") in where.encode() for where, _ in searched) >= 2 * len(ECHOES)
     assert {"valkey file", "postgres", "postgres file", "clickhouse", "clickhouse file"} <= found
     logs = [data for where, data in searched if where.startswith("logs/")]
     assert len(logs) >= 8

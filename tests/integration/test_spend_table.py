@@ -167,6 +167,25 @@ async def test_a_file_that_was_changed_after_it_was_applied_is_refused(
         await migrate(clickhouse_url, [changed, *rest])
 
 
+async def test_rows_of_an_earlier_release_were_not_cached(clickhouse_url: str) -> None:
+    url = f"{clickhouse_url}_earlier"
+    await migrate(url, migrations()[:1])
+    store = ClickHouse(url)
+    row = spend_row(cached=False)
+    await store.command(
+        "INSERT INTO spend_rows (row_id, request_id, created_at)"
+        " VALUES ({row:UUID}, {request:UUID}, now64(6))",
+        {"row": row.row_id, "request": row.request_id},
+    )
+    await migrate(url)
+    (found,) = await store.query("SELECT request_id, cached FROM spend")
+    assert (found[0].hex, found[1]) == (row.request_id, False)
+    await SpendTable(store).insert([spend_row(cached=True)], token="one")
+    assert await store.query("SELECT count() FROM spend WHERE cached") == [(1,)]
+    await store.command(f"DROP DATABASE {store.database}")
+    await store.close()
+
+
 async def test_an_unfinished_migration_is_finished_by_the_next_release(
     clickhouse_url: str, store: ClickHouse
 ) -> None:

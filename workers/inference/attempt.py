@@ -8,6 +8,7 @@ from shared.job import JobHeader
 from shared.money import ZERO
 from shared.spend import SpendRow, Status, UsageSource, decode_row, encode_row
 from shared.usage import CHARACTERS_PER_TOKEN, Usage, highest
+from workers.inference.recording import Recording
 from workers.inference.routing import Route
 
 
@@ -16,6 +17,9 @@ class Attempt:
 
     Counts what arrives, so that a call which ends without the provider's usage is still metered.
     """
+
+    recording: Recording | None = None
+    """Where the answer may be kept: the exchange adds what the provider sends."""
 
     def __init__(
         self, header: JobHeader, route: Route, *, tier: str, number: int, claimed_at: float,

@@ -37,17 +37,27 @@ def decode(data: bytes) -> Any:
 class ChatAnswer:
     """Rewrites the answers of one job."""
 
-    def __init__(self, header: JobHeader, *, provider_type: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        header: JobHeader,
+        *,
+        provider_type: str,
+        clock: Clock,
+        created: int | None = None,
+    ) -> None:
+        """`created` takes the place of what the provider says."""
         self._header = header
         self._provider_type = provider_type
         self._clock = clock
         self._usage_was_sent = False
-        self._ours = {
+        self._ours: dict[str, Any] = {
             "id": f"chatcmpl-{header.request_id}",
             "object": "chat.completion.chunk" if header.stream else "chat.completion",
             "model": header.asked_model,
             "episode_id": dashed(header.episode_id),
         }
+        if created is not None:
+            self._ours["created"] = created
         self._head = ChunkHead(self._ours)
         self._wants_raw = header.include_raw_usage or header.include_raw_response
 

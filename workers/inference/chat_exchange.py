@@ -1,7 +1,7 @@
 """A chat completion as an exchange with a provider: the request, the whole answer, the stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -9,6 +9,8 @@ import httpx
 from shared.dialects import chat as dialect
 from shared.dialects.request import decode
 from shared.errors import UpstreamFailed
+from shared.run import unpack
+from shared.usage import Usage
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer, estimate_input_tokens
 from workers.inference.events import EventSplitter, EventTooLong
@@ -46,15 +48,30 @@ class ChatExchange:
         )
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        header = self._job.header
-        answer = ChatAnswer(
-            header, provider_type=route.provider.settings.type, clock=self._job.clock
-        )
-        if header.stream:
+        answer = self._answer(route)
+        if self._job.header.stream:
             await self._relay_stream(response, answer, attempt)
         else:
             data = await read_all(response, self._job.max_answer_bytes)
+            if attempt.recording is not None:
+                attempt.recording.add([data])
             self._job.end_whole(attempt, answer.whole(data, attempt, self.input_estimate))
+
+    def _answer(self, route: Route, *, created: int | None = None) -> ChatAnswer:
+        return ChatAnswer(
+            self._job.header,
+            provider_type=route.provider.settings.type,
+            clock=self._job.clock,
+            created=created,
+        )
+
+    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
+        attempt.usage_arrived(Usage())  # else a stream without usage would be counted by its text
+        answer = self._answer(route, created=int(self._job.clock.now()))
+        if not self._job.header.stream:
+            return answer.whole(pieces[0], attempt, self.input_estimate)
+        text = b"".join(answer.chunks(pieces, attempt))
+        return unpack(text) + answer.ending(attempt, self.input_estimate)
 
     async def _relay_stream(
         self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt
@@ -83,6 +100,8 @@ class ChatExchange:
         """Posts what the events say; True when the stream is complete and settled."""
         done = events.index(DONE_EVENT) if DONE_EVENT in events else None
         out: list[bytes] = []
+        if attempt.recording is not None:
+            attempt.recording.add(events[:done])
         try:
             out.extend(answer.chunks(events[:done], attempt))
             if done is not None and attempt.finish_reason is None:

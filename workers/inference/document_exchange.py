@@ -5,6 +5,7 @@ vector of 3,072 numbers is neither read nor written here.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import httpx
@@ -52,6 +53,16 @@ class DocumentExchange(ABC):
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
         data = await read_all(response, self._job.max_answer_bytes)
+        body = self._body(data, route, attempt)
+        if attempt.recording is not None:
+            attempt.recording.add([data])
+        self._job.end_whole(attempt, body)
+
+    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
+        return self._body(pieces[0], route, attempt)
+
+    def _body(self, data: bytes, route: Route, attempt: Attempt) -> bytes:
+        """The client's. Raises AttemptFailed."""
         members = self._read(data)
         usage = self._usage(members)
         if usage is not None:
@@ -65,7 +76,7 @@ class DocumentExchange(ABC):
                 "data": data.decode("utf-8", "replace"),
             }
             answer["ollm_raw_response"] = [raw]
-        self._job.end_whole(attempt, _encode(answer))
+        return _encode(answer)
 
     def _read(self, data: bytes) -> Members:
         """Raises AttemptFailed: what a provider sends is not trusted."""

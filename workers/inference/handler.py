@@ -14,6 +14,7 @@ from shared.seal import Seal
 from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
+from workers.inference.cache import Cache
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
 from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
@@ -45,13 +46,15 @@ class Inference:
         metrics: Metrics,
         uploads: UploadReader,
     ) -> None:
+        meter = Meter(metrics)
         self._shared = Collaborators(
             catalogs=catalogs,
             transport=transport,
             seal=seal,
             clock=clock,
-            meter=Meter(metrics),
+            meter=meter,
             uploads=uploads,
+            cache=Cache(seal=seal, clock=clock, meter=meter, name_key=seal.key_for(b"cache names")),
         )
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:

@@ -13,9 +13,11 @@ from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
 from shared.seal import Seal, SealBroken
 from shared.spend import SpendRow, Status, encode_row
+from shared.valkey.cache import CacheEntries
 from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
+from workers.inference.cache import Cache, JobCache
 from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
 from workers.inference.upload_source import UploadSource
@@ -35,6 +37,9 @@ class Recorder(Protocol):
     async def attempt(self, held: HeldJob, *, row_id: str, row: bytes) -> bytes: ...
 
     async def give_back(self, held: HeldJob) -> None: ...
+
+    @property
+    def cache(self) -> CacheEntries: ...
 
 
 class Catalogs(Protocol):
@@ -60,7 +65,14 @@ class Exchange(Protocol):
         ...
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        """Takes a 200 to the job's end: `end_whole` or `end_stream`. Raises AttemptFailed."""
+        """Takes a 200 to the job's end: `end_whole` or `end_stream`. Raises AttemptFailed.
+
+        What it reads it adds to `attempt.recording`, where there is one.
+        """
+        ...
+
+    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
+        """The client's whole text, made of what was recorded earlier. Raises AttemptFailed."""
         ...
 
 
@@ -74,6 +86,7 @@ class Collaborators:
     clock: Clock
     meter: Meter
     uploads: UploadReader
+    cache: Cache
 
 
 class Begin(Protocol):
@@ -108,6 +121,7 @@ class Job:
         self._recording: str | None = None
         self._number = len(held.claim.attempts)
         self._model_label = ""
+        self._cache: JobCache | None = None
         self.header: JobHeader = held.header
         self.clock = shared.clock
         self.max_answer_bytes = 0
@@ -130,6 +144,9 @@ class Job:
         self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes_of(header)
         self._model_label = routing.label(header.model)
+        if header.cache != "off":
+            bounds = routing.catalog.document.cache
+            self._cache = self._shared.cache.of_job(header, self._recorder.cache, bounds)
         await self._try(exchange, routes, model.tier)
 
     def _opened(self) -> bytes:
@@ -145,6 +162,8 @@ class Job:
         for route in routes:
             if self._shared.catalogs.is_off(route.provider.name):
                 continue  # switched off since the job was admitted: that applies at once
+            if self._cache is not None and await self._found(self._cache, exchange, route, tier):
+                return
             for attempt in range(1, route.retries.attempts + 1):
                 if not route.breaker.allows():
                     failure = failure or Overloaded(
@@ -164,6 +183,15 @@ class Job:
             "No provider of the model is switched on.", code="model_unavailable"
         )
 
+    async def _found(self, cache: JobCache, exchange: Exchange, route: Route, tier: str) -> bool:
+        """True when the job has been settled with a kept answer. No call is made for it."""
+        hit = await cache.find(exchange, route, self._attempt(exchange, route, tier))
+        if hit is None:
+            return False
+        self._outbox.end(self._held, Kind.WHOLE, encode_answer(hit.answer), self._written(hit.row))
+        self._shared.meter.ended("completed")
+        return True
+
     async def _may_go_on(self, failed: AttemptFailed, route: Route, attempt: int) -> bool:
         """Judges a failed attempt; True when the same route should be tried again."""
         if self._held.was_spoken or failed.remedy == "none":
@@ -180,16 +208,8 @@ class Job:
 
     async def _call(self, exchange: Exchange, route: Route, tier: str) -> None:
         """One attempt. Returns when the job has been settled; raises AttemptFailed."""
+        attempt = self._attempt(exchange, route, tier)
         self._number += 1
-        attempt = Attempt(
-            self.header,
-            route,
-            tier=tier,
-            number=self._number,
-            claimed_at=self._held.started_at,
-            input_estimate=exchange.input_estimate,
-            clock=self.clock,
-        )
         self._route = route
         # Record, then send: whoever takes over must know that this call may have happened.
         self._recording = attempt.row_id
@@ -206,6 +226,23 @@ class Job:
             self._attempt_failed(attempt, failed)
             raise
         route.breaker.succeeded()
+        if self._cache is not None:
+            await self._cache.keep(exchange, route, attempt)
+
+    def _attempt(self, exchange: Exchange, route: Route, tier: str) -> Attempt:
+        """The next one, not yet recorded."""
+        attempt = Attempt(
+            self.header,
+            route,
+            tier=tier,
+            number=self._number + 1,
+            claimed_at=self._held.started_at,
+            input_estimate=exchange.input_estimate,
+            clock=self.clock,
+        )
+        if self._cache is not None:
+            attempt.recording = self._cache.recording()
+        return attempt
 
     def _not_ours(self, outcome: bytes) -> None:
         """The record was refused: the job was cancelled, or another worker has it."""
@@ -262,6 +299,7 @@ class Job:
             upstream_ms=row.upstream_ms,
             queue_ms=row.queue_ms,
             cost_usd=format(row.cost_usd, "f"),
+            headers={} if self._cache is None else self._cache.headers,
         )
         self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), self._written(row))
 

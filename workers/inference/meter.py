@@ -16,6 +16,12 @@ class Meter:
     def ended(self, outcome: str) -> None:
         self._metrics.jobs.labels(outcome).inc()
 
+    def looked_up(self, outcome: str) -> None:
+        self._metrics.cache_lookups.labels(outcome).inc()
+
+    def put(self, outcome: str) -> None:
+        self._metrics.cache_puts.labels(outcome).inc()
+
     def attempted(
         self, row: SpendRow, *, model: str, upstream_seconds: float, ttft: float | None
     ) -> None:

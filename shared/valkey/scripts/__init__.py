@@ -42,9 +42,10 @@ RENEW_INBOX = Script("renew_inbox.v1")
 APPEND_CHUNK = Script("append_chunk.v1", uses=(UPLOADS,))
 TAKE_CHUNK = Script("take_chunk.v1", uses=(UPLOADS,))
 DROP_UPLOAD = Script("drop_upload.v1", uses=(UPLOADS,))
+CACHE_PUT = Script("cache_put.v1")
 
 ALL = (
     *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
     *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
-    *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD),
+    *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD, CACHE_PUT),
 )

@@ -6,7 +6,7 @@ import pytest
 from sse_starlette import EventSourceResponse
 from starlette.types import Message
 
-from api.relay import SSE_HEADERS, Parts, ReadyStream, StreamCut
+from api.relay import SSE_HEADERS, Parts, ReadyStream, StreamCut, known_headers
 from api.waiter import Waiter
 from shared.errors import Overloaded
 from shared.metrics import Metrics
@@ -91,6 +91,11 @@ async def test_a_client_that_left_is_sent_nothing_more(waiter: Waiter) -> None:
     messages, cut = await sent(waiter, Metrics())
     assert cut
     assert len(messages) == 1
+
+
+def test_a_worker_adds_the_headers_it_may_add_and_no_other() -> None:
+    given = {"x-ollm-cache": "hit", "set-cookie": "a=b", "cache-control": "a\r\nb: c"}
+    assert known_headers(given) == [(b"x-ollm-cache", b"hit")]
 
 
 async def test_streams_have_the_headers_of_the_library(waiter: Waiter) -> None:

@@ -72,7 +72,7 @@ def test_a_good_body_passes(good: bytes) -> None:
         (ours(dryrun="yes"), "ollm::dryrun"),
         (ours(include_raw_response=1), "ollm::include_raw_response"),
         (ours(cache_options="on"), "ollm::cache_options"),
-        (ours(cache_options={"enabled": "on"}), "ollm::cache_options.enabled"),
+        (ours(cache_options={"enabled": "yes"}), "ollm::cache_options.enabled"),
         (ours(deny_unknown_fields="x"), "ollm::deny_unknown_fields"),
         (body(**{"ollm::deny_unknown_fields": True, "b": 1, "a": 2}), "a"),
     ],

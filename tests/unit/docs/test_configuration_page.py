@@ -25,6 +25,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Compat: "`[compat]`",
     catalog.Dryrun: "`[dryrun]`",
     catalog.Limits: "`[limits]`",
+    catalog.CacheBounds: "`[cache]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",
     catalog.Timeouts: "`timeouts`",

@@ -41,6 +41,11 @@ def catalog() -> Catalog:
         ("[models.m]\nproviders = []", "models.m"),
         ("[models.m]\nproviders = [{ provider = 'x', upstream_model = 'y' }]", "no provider 'x'"),
         ("[queue]\nmax_spend_backlog = 10", "max_spend_backlog"),
+        ("[cache]\nttl_seconds = 0", "cache.ttl_seconds"),
+        ("[cache]\nttl_seconds = 1e9", "cache.ttl_seconds"),
+        ("[cache]\nmax_entry_bytes = 0", "cache.max_entry_bytes"),
+        ("[cache]\nmax_entry_bytes = 300_000_000\nmax_bytes = 1", "cache.max_entry_bytes"),
+        ("[cache]\nmax_bytes = 1000", "cache.max_bytes"),
         (
             SIM + "[models.t]\ntier = 'TEE'\n"
             "providers = [{ provider = 'sim', upstream_model = 'y' }]",

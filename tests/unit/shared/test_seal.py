@@ -50,6 +50,14 @@ def test_no_nonce_repeats_within_a_process() -> None:
     assert len(heads) == 1000
 
 
+def test_a_key_for_another_purpose_is_the_same_in_every_process_and_seals_nothing() -> None:
+    assert Seal([KEY]).key_for(b"a") == Seal([KEY, OTHER]).key_for(b"a")
+    assert len({Seal([KEY]).key_for(b"a"), Seal([KEY]).key_for(b"b"), KEY}) == 3
+    assert Seal([OTHER]).key_for(b"a") != Seal([KEY]).key_for(b"a")
+    with pytest.raises(SealBroken):
+        Seal([Seal([KEY]).key_for(b"a")]).open(Seal([KEY]).seal(b"prompt", b"x"), b"x")
+
+
 def test_a_key_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         Seal([b"short"])

@@ -1,0 +1,48 @@
+"""Which mode of the cache a request gets: the one it asks for, as far as it may have it."""
+
+from starlette.types import Message, Send
+
+from api.selection import Selection
+from shared.caller import Caller
+from shared.catalog import TIER_OF_TYPE, Catalog
+from shared.dialects.request import InferenceRequest
+
+CACHE_SCOPE = "cache"
+OFF_HEADER = (b"x-ollm-cache", b"off")
+OF_A_DRY_RUN = {"on": "read_only", "write_only": "off"}
+"""A dry run leaves nothing behind."""
+
+
+def cache_mode(
+    catalog: Catalog, caller: Caller, request: InferenceRequest, selection: Selection
+) -> str:
+    """Content of a confidential model outlives its request only where the key allows it."""
+    mode = request.cache
+    if mode == "off":
+        return mode
+    if _is_confidential(catalog, selection) and not _is_allowed(caller):
+        return "off"
+    return OF_A_DRY_RUN.get(mode, mode) if request.dryrun else mode
+
+
+def _is_allowed(caller: Caller) -> bool:
+    return caller.is_master or CACHE_SCOPE in caller.scopes
+
+
+def _is_confidential(catalog: Catalog, selection: Selection) -> bool:
+    if selection.target.model.tier:
+        return True
+    # A provider asked for by name is known for its tier, whether or not the catalog has the model.
+    pinned = selection.pinned_provider
+    return pinned is not None and bool(TIER_OF_TYPE[catalog.document.providers[pinned].type])
+
+
+def saying_off(send: Send) -> Send:
+    """Tells the client that its wish for the cache was not granted."""
+
+    async def said(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], OFF_HEADER]
+        await send(message)
+
+    return said
