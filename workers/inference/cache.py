@@ -9,7 +9,7 @@ import asyncio
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import httpx
 import msgspec
@@ -65,12 +65,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
-class Exchange(Protocol):
-    """What the cache asks of an endpoint."""
+@runtime_checkable
+class Replays(Protocol):
+    """An exchange whose answers may be kept: what it reads it adds to `attempt.recording`."""
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request: ...
 
-    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes: ...
+    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
+        """The client's whole text, made of what was recorded earlier. Raises AttemptFailed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +93,26 @@ class Cache:
     meter: Meter
     name_key: bytes
 
-    def of_job(self, header: JobHeader, entries: CacheEntries, bounds: CacheBounds) -> "JobCache":
-        return JobCache(self, header, entries, bounds)
+    def of_job(
+        self, header: JobHeader, exchange: Replays, entries: CacheEntries, bounds: CacheBounds
+    ) -> "JobCache":
+        return JobCache(self, header, exchange, entries, bounds)
 
 
 class JobCache:
     """One job's use of the cache; there is none for a job that has it off."""
 
     def __init__(
-        self, shared: Cache, header: JobHeader, entries: CacheEntries, bounds: CacheBounds
+        self,
+        shared: Cache,
+        header: JobHeader,
+        exchange: Replays,
+        entries: CacheEntries,
+        bounds: CacheBounds,
     ) -> None:
         self._shared = shared
         self._header = header
+        self._exchange = exchange
         self._entries = entries
         self._bounds = bounds
         is_known = header.endpoint in NO_USAGE
@@ -115,21 +126,19 @@ class JobCache:
 
     # ---- reading
 
-    async def find(self, exchange: Exchange, route: Route, attempt: Attempt) -> Hit | None:
+    async def find(self, route: Route, attempt: Attempt) -> Hit | None:
         """What is kept for this request on this route. `attempt` must be given to nobody else."""
         if not self._reads:
             return None
         try:
-            outcome, hit = await self._looked_up(exchange, route, attempt)
+            outcome, hit = await self._looked_up(route, attempt)
         except (*STORE_FAILED, SealBroken, msgspec.DecodeError, AttemptFailed):
             outcome, hit = "error", None  # the provider is asked instead; the metric counts it
         self._shared.meter.looked_up(outcome)
         return hit
 
-    async def _looked_up(
-        self, exchange: Exchange, route: Route, attempt: Attempt
-    ) -> tuple[str, Hit | None]:
-        name = self._name(exchange, route, attempt)
+    async def _looked_up(self, route: Route, attempt: Attempt) -> tuple[str, Hit | None]:
+        name = self._name(route, attempt)
         async with asyncio.timeout(GET_SECONDS):
             sealed = await self._entries.get(name)
         if sealed is None:
@@ -137,7 +146,7 @@ class JobCache:
         entry = _decode_entry(self._shared.seal.open(sealed, _binding(name)))
         if self._is_stale(entry):
             return "stale", None
-        return "hit", self._hit(exchange.replay(entry.pieces, route, attempt), attempt)
+        return "hit", self._hit(self._exchange.replay(entry.pieces, route, attempt), attempt)
 
     def _is_stale(self, entry: Entry) -> bool:
         most = self._header.cache_max_age
@@ -160,14 +169,14 @@ class JobCache:
         """For an attempt whose answer may be kept."""
         return Recording(self._bounds.max_entry_bytes) if self._writes else None
 
-    async def keep(self, exchange: Exchange, route: Route, attempt: Attempt) -> None:
+    async def keep(self, route: Route, attempt: Attempt) -> None:
         """Keeps a complete answer. Called after the job was settled: nobody waits for it."""
         recording = attempt.recording
         if recording is None or not self._is_complete(attempt):
             return
         outcome = "too_large"
         if not recording.is_too_large:
-            outcome = await self._put(self._name(exchange, route, attempt), recording.pieces)
+            outcome = await self._put(self._name(route, attempt), recording.pieces)
         self._shared.meter.put(outcome)
 
     def _is_complete(self, attempt: Attempt) -> bool:
@@ -206,9 +215,9 @@ class JobCache:
 
     # ---- both
 
-    def _name(self, exchange: Exchange, route: Route, attempt: Attempt) -> str:
+    def _name(self, route: Route, attempt: Attempt) -> str:
         """Of all that decides about the answer: the document as it is sent, and who it is sent for."""
-        header, request = self._header, exchange.request(route, attempt)
+        header, request = self._header, self._exchange.request(route, attempt)
         whole = (
             header.tenant,
             route.model,

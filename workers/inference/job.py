@@ -17,7 +17,7 @@ from shared.valkey.cache import CacheEntries
 from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt, lost_row
-from workers.inference.cache import Cache, JobCache
+from workers.inference.cache import Cache, JobCache, Replays
 from workers.inference.meter import Meter
 from workers.inference.routing import Route, Routing, backoff
 from workers.inference.upload_source import UploadSource
@@ -65,14 +65,7 @@ class Exchange(Protocol):
         ...
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        """Takes a 200 to the job's end: `end_whole` or `end_stream`. Raises AttemptFailed.
-
-        What it reads it adds to `attempt.recording`, where there is one.
-        """
-        ...
-
-    def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
-        """The client's whole text, made of what was recorded earlier. Raises AttemptFailed."""
+        """Takes a 200 to the job's end: `end_whole` or `end_stream`. Raises AttemptFailed."""
         ...
 
 
@@ -144,9 +137,10 @@ class Job:
         self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes_of(header)
         self._model_label = routing.label(header.model)
-        if header.cache != "off":
-            bounds = routing.catalog.document.cache
-            self._cache = self._shared.cache.of_job(header, self._recorder.cache, bounds)
+        if header.cache != "off" and isinstance(exchange, Replays):
+            self._cache = self._shared.cache.of_job(
+                header, exchange, self._recorder.cache, routing.catalog.document.cache
+            )
         await self._try(exchange, routes, model.tier)
 
     def _opened(self) -> bytes:
@@ -185,7 +179,7 @@ class Job:
 
     async def _found(self, cache: JobCache, exchange: Exchange, route: Route, tier: str) -> bool:
         """True when the job has been settled with a kept answer. No call is made for it."""
-        hit = await cache.find(exchange, route, self._attempt(exchange, route, tier))
+        hit = await cache.find(route, self._attempt(exchange, route, tier))
         if hit is None:
             return False
         self._outbox.end(self._held, Kind.WHOLE, encode_answer(hit.answer), self._written(hit.row))
@@ -227,7 +221,7 @@ class Job:
             raise
         route.breaker.succeeded()
         if self._cache is not None:
-            await self._cache.keep(exchange, route, attempt)
+            await self._cache.keep(route, attempt)
 
     def _attempt(self, exchange: Exchange, route: Route, tier: str) -> Attempt:
         """The next one, not yet recorded."""

@@ -77,14 +77,15 @@ class Case:
         self.metrics = Metrics()
         self.bounds = CacheBounds()
 
-    def job(self, seal: Seal = SEAL, **header: Any) -> JobCache:
+    def job(self, seal: Seal = SEAL, exchange: Said | None = None, **header: Any) -> JobCache:
         shared = Cache(
             seal=seal,
             clock=self.clock,
             meter=Meter(self.metrics),
             name_key=seal.key_for(b"cache names"),
         )
-        return shared.of_job(a_header(**{"cache": "on", **header}), self.store, self.bounds)
+        made = a_header(**{"cache": "on", **header})
+        return shared.of_job(made, exchange or Said(ASKED), self.store, self.bounds)
 
     def attempt(self, job: JobCache, header: JobHeader | None = None) -> Attempt:
         attempt = Attempt(
@@ -99,7 +100,6 @@ class Case:
         self,
         job: JobCache,
         *pieces: bytes,
-        exchange: Said | None = None,
         route: Route | None = None,
         finish_reason: str | None = "stop",
     ) -> None:
@@ -107,12 +107,10 @@ class Case:
         attempt.finish_reason = finish_reason
         if attempt.recording is not None:
             attempt.recording.add(pieces or [BODY])
-        await job.keep(exchange or Said(ASKED), route or a_route(Price()), attempt)
+        await job.keep(route or a_route(Price()), attempt)
 
-    async def find(
-        self, job: JobCache, exchange: Said | None = None, route: Route | None = None
-    ) -> Hit | None:
-        return await job.find(exchange or Said(ASKED), route or a_route(Price()), self.attempt(job))
+    async def find(self, job: JobCache, route: Route | None = None) -> Hit | None:
+        return await job.find(route or a_route(Price()), self.attempt(job))
 
     def looked_up(self, outcome: str) -> float:
         return self.metrics.cache_lookups.labels(outcome).value
@@ -177,7 +175,7 @@ async def test_another_job_does_not_find_it(case: Case, other: dict[str, Any]) -
 )
 async def test_another_document_does_not_find_it(case: Case, other: dict[str, Any]) -> None:
     await case.keep(case.job())
-    assert await case.find(case.job(), Said(other)) is None
+    assert await case.find(case.job(exchange=Said(other))) is None
 
 
 @pytest.mark.parametrize("field", ["model", "upstream_model"])
@@ -192,7 +190,7 @@ async def test_another_provider_or_another_address_of_it_does_not_find_it(case: 
     route = a_route(Price())
     route.provider.name = "another"  # type: ignore[misc]
     assert await case.find(case.job(), route=route) is None
-    assert await case.find(case.job(), Said(ASKED, "http://q.invalid/v1")) is None
+    assert await case.find(case.job(exchange=Said(ASKED, "http://q.invalid/v1"))) is None
 
 
 async def test_names_are_told_by_nobody_without_the_key(case: Case) -> None:
