@@ -3,7 +3,6 @@
 The answer is passed on byte for byte: JSON once it is seen to be one, subtitles and text as text.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -81,15 +80,6 @@ class TranscriptionExchange:
             attempt.usage_arrived(usage)
         attempt.content_arrived(len(document["text"]))
         self._job.end_whole(attempt, data)
-
-    def replay(
-        self,
-        pieces: Sequence[bytes],
-        route: Route,  # noqa: ARG002 - others need it
-        attempt: Attempt,  # noqa: ARG002
-    ) -> bytes:
-        """An answer is the provider's own bytes, so it would be again. Nothing records one yet."""
-        return b"".join(pieces)
 
 
 def _read(data: bytes) -> Any:
