@@ -15,7 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from shared.function import Function, problems
-from shared.usage import Price
+from shared.price import Price
+from shared.price import faults as price_faults
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
@@ -292,8 +293,11 @@ def _check(document: Document) -> None:
     for name, model in document.models.items():
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
+        _check_price(f"models.{name}.price", model.price)
         for route in model.providers:
             _check_route(document, name, model, route)
+            if route.price is not None:
+                _check_price(f"models.{name}.providers.{route.provider}.price", route.price)
     for name, function in document.functions.items():
         _check_function(document, name, function)
 
@@ -306,6 +310,11 @@ def _check_cache(cache: CacheBounds) -> None:
         raise CatalogInvalid(f"cache.max_entry_bytes: must be above 0 and at most {most}")
     if cache.max_bytes < cache.max_entry_bytes:
         raise CatalogInvalid("cache.max_bytes: must not be below cache.max_entry_bytes")
+
+
+def _check_price(path: str, price: Price) -> None:
+    for fault in price_faults(price):
+        raise CatalogInvalid(f"{path}: {fault}")
 
 
 def _check_function(document: Document, name: str, function: Function) -> None:

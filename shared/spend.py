@@ -7,7 +7,8 @@ from typing import Literal
 import msgspec
 
 from shared.money import ZERO
-from shared.usage import Price, Usage
+from shared.price import Price
+from shared.usage import Usage
 
 Status = Literal["completed", "failed", "cancelled", "lost"]
 UsageSource = Literal["provider", "estimated", "none"]
@@ -69,7 +70,17 @@ class SpendRow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     overhead_ms: float = 0.0
     cached: bool = False
     """Answered from the cache: no call was made."""
+    service_tier: str = ""
+    """The tier that served the call, if the provider said."""
+
+    @property
+    def price_details(self) -> str:
+        """JSON of the whole price, where it has more than input, output and cached input."""
+        price = self.price
+        plain = Price(price.input, price.output, price.cached_input)
+        return "" if price == plain else encode_price(price).decode()
 
 
+encode_price = msgspec.json.Encoder(decimal_format="string").encode
 encode_row = msgspec.msgpack.Encoder(decimal_format="string").encode
 decode_row = msgspec.msgpack.Decoder(SpendRow).decode

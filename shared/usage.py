@@ -1,19 +1,20 @@
-"""What a call used, by kind of token, and what that costs at a price."""
+"""What a call used, by kind."""
 
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from shared.money import ZERO, settle
+from shared.money import ZERO
 
-TOKENS_PER_MILLION = Decimal(1_000_000)
+MILLISECOND = Decimal("0.001")
 CHARACTERS_PER_TOKEN = 8
 """A floor for estimates of text: no tokenizer in use packs more than this on average."""
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens by kind. Cached tokens are a part of input, reasoning tokens a part of output."""
+    """Tokens by kind. Cached, written and audio tokens are a part of their input or output, reasoning
+    tokens of the output; what providers report beside it is added when it is read."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -21,25 +22,19 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     reasoning_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
+    cache_write_tokens: int = 0
+    images: int = 0
+    image_kind: str = ""
+    """`<size>/<quality>` of those images."""
+    seconds: Decimal = ZERO
+    """Of audio or video."""
+    pages: int = 0
+    characters: int = 0
+    tool_calls: int = 0
 
-
-class Price(msgspec.Struct, frozen=True, omit_defaults=True):
-    """US dollars per million tokens. A kind without its own price costs what its whole costs."""
-
-    input: Decimal = ZERO
-    output: Decimal = ZERO
-    cached_input: Decimal | None = None
-
-    def cost(self, usage: Usage) -> Decimal:
-        """The settled cost of a usage: cached tokens are counted once, at their own price."""
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        total = (
-            self.input * (usage.input_tokens - cached)
-            + cached_price * cached
-            + self.output * usage.output_tokens
-        )
-        return settle(total / TOKENS_PER_MILLION)
+    @property
+    def counts_more_than_tokens(self) -> bool:
+        return bool(self.images or self.seconds or self.pages or self.characters or self.tool_calls)
 
 
 def usage_from_openai(document: Any) -> Usage | None:
@@ -51,20 +46,38 @@ def usage_from_openai(document: Any) -> Usage | None:
         return None
     prompt_details = _member(document, "prompt_tokens_details")
     completion_details = _member(document, "completion_tokens_details")
+    prompt, reasoning = (
+        _count(document, "prompt_tokens"),
+        _count(completion_details, "reasoning_tokens"),
+    )
+    completion = _count(document, "completion_tokens")
     return Usage(
-        input_tokens=_count(document, "prompt_tokens"),
-        output_tokens=_count(document, "completion_tokens"),
+        input_tokens=prompt,
+        output_tokens=output_tokens(
+            prompt, completion, reasoning, _count(document, "total_tokens")
+        ),
         cached_input_tokens=_count(prompt_details, "cached_tokens"),
-        reasoning_tokens=_count(completion_details, "reasoning_tokens"),
+        cache_write_tokens=_count(prompt_details, "cache_write_tokens"),
+        reasoning_tokens=reasoning,
         audio_input_tokens=_count(prompt_details, "audio_tokens"),
         audio_output_tokens=_count(completion_details, "audio_tokens"),
     )
 
 
+def output_tokens(prompt: int, completion: int, reasoning: int, total: int) -> int:
+    """Reasoning tokens are a part of the completion's, but for providers that count them beside it,
+    which shows in their total."""
+    is_beside = reasoning and total == prompt + completion + reasoning
+    return completion + reasoning if is_beside else completion
+
+
 def usage_from_transcription(document: Any) -> Usage | None:
-    """Reads the `usage` of a transcription, where it counts tokens and not seconds."""
-    if not isinstance(document, dict) or "input_tokens" not in document:
+    """Reads the `usage` of a transcription: tokens, or the seconds of what was heard."""
+    if not isinstance(document, dict):
         return None
+    if "input_tokens" not in document:
+        seconds = _seconds(document.get("seconds"))
+        return None if seconds is None else Usage(seconds=seconds)
     details = _member(document, "input_token_details")
     return Usage(
         input_tokens=_count(document, "input_tokens"),
@@ -93,3 +106,10 @@ def _count(document: dict[str, Any], name: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
         return value
     return 0
+
+
+def _seconds(value: Any) -> Decimal | None:
+    """To the millisecond, which is what its column holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        return None
+    return Decimal(str(value)).quantize(MILLISECOND)

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from shared.ids import new_id
+from shared.price import Price
 from shared.spend import SpendRow
-from shared.usage import Price, Usage
+from shared.usage import Usage
 
 ADMITTED = datetime(2026, 3, 4, 5, 6, 7, 891_234, tzinfo=UTC)
 
@@ -37,9 +38,15 @@ def spend_row(number: int = 0, **changes: Any) -> SpendRow:
         error_code="upstream_error",
         finish_reason="stop",
         billed=False,
-        usage=Usage(11, 22, 3, 4, 5, 6),
+        usage=Usage(11, 22, 3, 4, 5, 6, 7, 8, "1024x1024/hd", Decimal("9.125"), 10, 11, 12),
         usage_source="provider",
-        price=Price(Decimal("0.15"), Decimal("0.6"), Decimal("0.075")),
+        price=Price(
+            Decimal("0.15"),
+            Decimal("0.6"),
+            Decimal("0.075"),
+            second=Decimal("0.0001"),
+            image={"1024x1024": Decimal("0.04")},
+        ),
         cost_usd=Decimal(number).scaleb(-9),
         tags={"team": "blue", "süß": "ja"},
         created_at=ADMITTED + timedelta(microseconds=number),
@@ -50,5 +57,6 @@ def spend_row(number: int = 0, **changes: Any) -> SpendRow:
         upstream_ms=900.75,
         overhead_ms=2.5,
         cached=True,
+        service_tier="flex",
     )
     return msgspec.structs.replace(row, **changes)

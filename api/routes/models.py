@@ -14,7 +14,7 @@ from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
 from shared.catalog import Document, Model
 from shared.errors import InvalidRequest, NotFound
-from shared.usage import TOKENS_PER_MILLION
+from shared.price import MILLION
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
 BOOLEANS = {"true": True, "false": False}
@@ -131,7 +131,7 @@ def _may_see(caller: Caller, name: str) -> bool:
 
 
 def _per_token(per_million: Decimal) -> msgspec.Raw:
-    return _number((per_million / TOKENS_PER_MILLION).normalize())
+    return _number((per_million / MILLION).normalize())
 
 
 def _number(value: Decimal) -> msgspec.Raw:

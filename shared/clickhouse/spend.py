@@ -34,6 +34,7 @@ FOLDED = "spend"
 
 PRICE = decimals(12, few=True)
 COST = decimals(9)
+SECONDS = decimals(3, few=True)
 
 
 class Column(NamedTuple):
@@ -73,10 +74,18 @@ COLUMNS = (
     Column("reasoning_tokens", UINT64, "usage.reasoning_tokens"),
     Column("audio_input_tokens", UINT64, "usage.audio_input_tokens"),
     Column("audio_output_tokens", UINT64, "usage.audio_output_tokens"),
+    Column("cache_write_tokens", UINT64, "usage.cache_write_tokens"),
+    Column("images", UINT64, "usage.images"),
+    Column("image_kind", WORD, "usage.image_kind"),
+    Column("seconds", SECONDS, "usage.seconds"),
+    Column("pages", UINT64, "usage.pages"),
+    Column("characters", UINT64, "usage.characters"),
+    Column("tool_calls", UINT64, "usage.tool_calls"),
     Column("usage_source", WORD, "usage_source"),
     Column("price_input", PRICE, "price.input"),
     Column("price_output", PRICE, "price.output"),
     Column("price_cached_input", nullable(PRICE, Decimal(0)), "price.cached_input"),
+    Column("price_details", TEXT, "price_details"),
     Column("cost_usd", COST, "cost_usd"),
     Column("tags", TEXT_MAP, "tags"),
     Column("created_at", MICROSECONDS, "created_at"),
@@ -87,6 +96,7 @@ COLUMNS = (
     Column("upstream_ms", FLOAT64, "upstream_ms"),
     Column("overhead_ms", FLOAT64, "overhead_ms"),
     Column("cached", BOOL, "cached"),
+    Column("service_tier", WORD, "service_tier"),
 )
 NAMES = tuple(column.name for column in COLUMNS)
 
@@ -146,6 +156,8 @@ def row_of(values: Sequence[Any]) -> SpendRow:
         *path, field = column.field.split(".")
         member = document.setdefault(path[0], {}) if path else document
         member[field] = None if column.none_is_empty and not value else value
+    if details := document.pop("price_details"):
+        document["price"] = msgspec.json.decode(details)
     document["row_id"] = document["row_id"].hex
     document["request_id"] = document["request_id"].hex
     return msgspec.convert([document[name] for name in SpendRow.__struct_fields__], SpendRow)

@@ -10,7 +10,8 @@ import pytest
 from shared.clickhouse.client import ClickHouse, ClickHouseAway, ContentRefused
 from shared.clickhouse.migrate import MigrationChanged, migrate, migrations
 from shared.clickhouse.spend import NAMES, SpendTable
-from shared.usage import Price, Usage
+from shared.price import Price
+from shared.usage import Usage
 from tests.spend_rows import ADMITTED, spend_row
 
 

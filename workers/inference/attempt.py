@@ -32,6 +32,8 @@ class Attempt:
         self.deltas = 0
         self.characters = 0
         self.finish_reason: str | None = None
+        self.service_tier = ""
+        """That served the call, once the provider has said."""
         self._admitted_at = header.admitted_at
         now = utc(clock.now())
         # In two steps: of more than 15 named arguments Python makes a dict, which costs as much again.
@@ -112,7 +114,8 @@ class Attempt:
             billed=billed,
             usage=usage,
             usage_source=source,
-            cost_usd=self.row.price.cost(usage) if billed else ZERO,
+            cost_usd=self.row.price.cost(usage, self.service_tier) if billed else ZERO,
+            service_tier=self.service_tier,
             ended_at=utc(now),
             ttft_ms=None if ttft is None else ttft * 1000,
             upstream_ms=upstream_ms,

@@ -19,6 +19,7 @@ from workers.inference.chunk_heads import ChunkHead, Rest, text_length
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
+MAX_TIER_CHARACTERS = 32
 CHARACTERS_PER_INPUT_TOKEN = 4
 """The usual rule of thumb, for input whose tokens no provider counted."""
 
@@ -72,6 +73,7 @@ class ChatAnswer:
         attempt.finish_reason = rest.choices[0].finish_reason
         attempt.content_arrived(text_length(rest.choices[0].message))
         attempt.usage_arrived(rest.usage.usage())
+        attempt.service_tier = rest.service_tier or ""
         return body
 
     def _decoded_whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
@@ -89,6 +91,7 @@ class ChatAnswer:
             document["created"] = int(self._clock.now())
         if not document.get("system_fingerprint"):
             document["system_fingerprint"] = ""
+        attempt.service_tier = _tier(document)
         if not document.get("service_tier"):
             document["service_tier"] = "default"
         self._add_raw(document, usage, data, attempt)
@@ -158,6 +161,7 @@ class ChatAnswer:
         found = usage_from_openai(usage)
         if found is not None:
             attempt.usage_arrived(found)
+        attempt.service_tier = _tier(document) or attempt.service_tier
         choices = document.get("choices")
         if not isinstance(choices, list):
             raise protocol_error("The provider's stream has an event without choices.")
@@ -267,6 +271,11 @@ def _length(message: Any) -> int:
     if isinstance(calls, list):
         total += sum(_call_length(call) for call in calls)
     return total
+
+
+def _tier(document: dict[str, Any]) -> str:
+    """The service tier that an answer says it had; cut, since it is kept in a column of words."""
+    return (_text(document.get("service_tier")) or "")[:MAX_TIER_CHARACTERS]
 
 
 def _call_length(call: Any) -> int:

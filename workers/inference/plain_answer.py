@@ -12,16 +12,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.usage import Usage
+from shared.usage import Usage, output_tokens
 from workers.inference.chunk_heads import CHOICES, Delta
 
 Tokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 """More no table column could hold (`shared.usage`)."""
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+Tier = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 
 
 class Details(msgspec.Struct, frozen=True):
     cached_tokens: Tokens = 0
+    cache_write_tokens: Tokens = 0
     reasoning_tokens: Tokens = 0
     audio_tokens: Tokens = 0
 
@@ -29,15 +31,22 @@ class Details(msgspec.Struct, frozen=True):
 class Counts(msgspec.Struct):
     prompt_tokens: Tokens
     completion_tokens: Tokens
+    total_tokens: Tokens = 0
     prompt_tokens_details: Details = Details()
     completion_tokens_details: Details = Details()
 
     def usage(self) -> Usage:
         prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        output = self.completion_tokens
+        if completion.reasoning_tokens:
+            output = output_tokens(
+                self.prompt_tokens, output, completion.reasoning_tokens, self.total_tokens
+            )
         return Usage(
             input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
+            output_tokens=output,
             cached_input_tokens=prompt.cached_tokens,
+            cache_write_tokens=prompt.cache_write_tokens,
             reasoning_tokens=completion.reasoning_tokens,
             audio_input_tokens=prompt.audio_tokens,
             audio_output_tokens=completion.audio_tokens,
@@ -55,7 +64,7 @@ class Rest(msgspec.Struct):
     choices: Annotated[list[PlainChoice], msgspec.Meta(min_length=1)]
     usage: Counts
     system_fingerprint: Text | UnsetType = UNSET
-    service_tier: Text | UnsetType = UNSET
+    service_tier: Tier | UnsetType = UNSET
     error: None = None
     created: UnsetType = UNSET
     id: UnsetType = UNSET

@@ -14,7 +14,7 @@ from shared.function import Variant
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
-from shared.usage import Price
+from shared.price import Price
 from workers.inference.breaker import Breaker
 from workers.providers.base import UpstreamProvider
 from workers.providers.registry import Credentials, build

@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import FieldInfo
 from pydantic import SecretStr
 
 from shared import catalog, function
 from shared.catalog import Catalog, Document
+from shared.price import LongContext, Price
 from shared.settings import Settings
-from shared.usage import Price
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 
@@ -36,6 +37,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     function.Function: "`[functions.<name>]`",
     function.Variant: "`variants` of a function",
     Price: "`price`",
+    LongContext: "`long_context` of a price",
     catalog.DetectionRule: "`[[detection]]`",
 }
 
@@ -58,6 +60,10 @@ def section(heading: str) -> str:
     return rest.partition("\n#")[0]
 
 
+def default_of(field: FieldInfo) -> Any:
+    return field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+
+
 def shown(value: Any) -> str:
     """A default as the page writes it."""
     match value:
@@ -69,6 +75,8 @@ def shown(value: Any) -> str:
             return f"`{str(value).lower()}`"
         case str():
             return f'`"{value}"`'
+        case dict() if not value:
+            return "`{}`"
         case tuple() | list():
             return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
         case int() | float() | Decimal():
@@ -87,7 +95,7 @@ def test_every_field_of_the_catalog_is_listed_with_its_default(
 ) -> None:
     text = section(HEADINGS[struct])
     for field in msgspec.structs.fields(struct):
-        default = "required" if field.required else shown(field.default)
+        default = "required" if field.required else shown(default_of(field))
         assert f"\n| `{field.encode_name}` | {default} |" in text
     assert text.count("\n| `") == len(struct.__struct_fields__), "a field that is no more"
 

@@ -120,3 +120,18 @@ def test_the_default_catalog_is_sound_and_holds_the_simulators_models() -> None:
         target = default.resolve(name)
         assert target is not None
         assert target.model.tier == tier
+
+
+@pytest.mark.parametrize(
+    "price", ["{ input = -1 }", "{ second = nan }", "{ image = { big = -0.1 } }"]
+)
+def test_a_price_that_is_none_is_refused_with_its_path(price: str) -> None:
+    text = f"""
+        [providers.p]
+        base_url = "http://p/v1"
+        [models.m]
+        price = {price}
+        providers = [{{ provider = "p", upstream_model = "m" }}]
+    """
+    with pytest.raises(CatalogInvalid, match=r"models\.m\.price"):
+        Catalog.from_toml(text)

@@ -1,34 +1,11 @@
-"""Usage and price: what was used costs exactly what the price says, rounded once."""
+"""Usage, as providers tell it."""
 
 from decimal import Decimal
 
 import pytest
 
 from shared.money import from_nano, settle, to_nano
-from shared.usage import Price, Usage, highest, usage_from_openai
-
-
-@pytest.mark.parametrize(
-    ("price", "usage", "cost"),
-    [
-        (Price(Decimal("0.5"), Decimal("1.5")), Usage(1000, 500), "0.001250000"),
-        (Price(Decimal(3), Decimal(15)), Usage(1, 1), "0.000018000"),
-        # cached tokens are a part of the input: counted once, at their own price
-        (Price(Decimal(3), Decimal(15), Decimal("0.3")), Usage(1000, 0, 400), "0.001920000"),
-        (Price(Decimal(3), Decimal(15)), Usage(1000, 0, 400), "0.003000000"),
-        # a provider that reports more cached than input is not believed
-        (Price(Decimal(3), Decimal(15), Decimal(0)), Usage(10, 0, 400), "0.000000000"),
-        # reasoning tokens are a part of the output
-        (Price(Decimal(1), Decimal(2)), Usage(0, 100, 0, 90), "0.000200000"),
-        (Price(), Usage(10**9, 10**9), "0.000000000"),
-        # half a nano-dollar goes to the even neighbour
-        (Price(Decimal("0.0005"), Decimal(0)), Usage(1), "0.000000000"),
-        (Price(Decimal("0.0015"), Decimal(0)), Usage(1), "0.000000002"),
-        (Price(Decimal("0.0025"), Decimal(0)), Usage(1), "0.000000002"),
-    ],
-)
-def test_a_cost_is_exact_to_the_last_digit(price: Price, usage: Usage, cost: str) -> None:
-    assert format(price.cost(usage), "f") == cost
+from shared.usage import Usage, highest, usage_from_openai, usage_from_transcription
 
 
 def test_nano_dollars_and_back_lose_nothing() -> None:
@@ -57,6 +34,37 @@ def test_all_kinds_are_read_and_details_may_be_null() -> None:
     assert usage_from_openai({**document, "prompt_tokens_details": None}) == Usage(
         10, 20, 0, 5, 0, 2
     )
+
+
+@pytest.mark.parametrize(
+    ("total", "output"), [(35, 25), (30, 20), (None, 20)], ids=["beside", "inside", "not told"]
+)
+def test_reasoning_counted_beside_the_completion_is_a_part_of_the_output(
+    total: int | None, output: int
+) -> None:
+    details = {"reasoning_tokens": 5}
+    usage = {"prompt_tokens": 10, "completion_tokens": 20, "completion_tokens_details": details}
+    found = usage_from_openai({**usage, "total_tokens": total})
+    assert found is not None
+    assert (found.output_tokens, found.reasoning_tokens) == (output, 5)
+
+
+@pytest.mark.parametrize(
+    ("document", "usage"),
+    [
+        ({"type": "duration", "seconds": 9}, Usage(seconds=Decimal("9.000"))),
+        ({"type": "duration", "seconds": 8.4700002}, Usage(seconds=Decimal("8.470"))),
+        ({"type": "tokens", "input_tokens": 7, "output_tokens": 3}, Usage(7, 3)),
+        ({"seconds": -1}, None),
+        ({"seconds": "9"}, None),
+        ({"seconds": 1e300}, None),
+        ({"seconds": True}, None),
+        ("x", None),
+    ],
+    ids=repr,
+)
+def test_a_transcription_counts_tokens_or_seconds(document: object, usage: Usage | None) -> None:
+    assert usage_from_transcription(document) == usage
 
 
 def test_repeated_usage_in_a_stream_is_a_running_total() -> None:

@@ -9,7 +9,7 @@ from shared.catalog import Provider, Retries
 from shared.clock import Clock, StillClock
 from shared.ids import new_id
 from shared.job import JobHeader, encode_header
-from shared.usage import Price
+from shared.price import Price
 from shared.valkey.keys import ShardKeys
 from shared.valkey.lane import Claim
 from workers.held import HeldJob

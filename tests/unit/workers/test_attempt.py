@@ -5,8 +5,9 @@ from decimal import Decimal
 import pytest
 
 from shared.clock import StillClock
+from shared.price import Price
 from shared.spend import SpendRow, Status, decode_row
-from shared.usage import Price, Usage
+from shared.usage import Usage
 from tests.unit.workers.jobs import ADMITTED_AT, INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.attempt import Attempt, lost_row
 

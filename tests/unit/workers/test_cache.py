@@ -14,8 +14,9 @@ from shared.clock import StillClock
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.money import ZERO
+from shared.price import Price
 from shared.seal import KEY_BYTES, Seal
-from shared.usage import Price, Usage
+from shared.usage import Usage
 from shared.valkey.cache import CacheEntries
 from shared.valkey.client import CommandRefused, Disconnected
 from tests.unit.workers.jobs import ADMITTED_AT, INPUT_ESTIMATE, a_header, a_route

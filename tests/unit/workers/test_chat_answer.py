@@ -8,8 +8,9 @@ import pytest
 
 from shared.clock import StillClock
 from shared.job import JobHeader
+from shared.price import Price
 from shared.run import unpack
-from shared.usage import Price, Usage
+from shared.usage import Usage
 from tests.unit.workers.jobs import INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.attempt import Attempt
 from workers.inference.chat import DONE, ChatAnswer, decode, estimate_input_tokens

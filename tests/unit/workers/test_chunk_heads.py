@@ -9,8 +9,8 @@ import pytest
 
 from shared.clock import StillClock
 from shared.job import JobHeader
+from shared.price import Price
 from shared.run import unpack
-from shared.usage import Price
 from tests.unit.workers.jobs import a_header, an_attempt
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer

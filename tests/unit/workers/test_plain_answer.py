@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from shared.clock import StillClock
-from shared.usage import Price, Usage
+from shared.price import Price
+from shared.usage import Usage
 from tests.unit.workers.jobs import INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.chat import ChatAnswer
 from workers.inference.plain_answer import rewrite

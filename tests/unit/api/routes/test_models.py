@@ -10,7 +10,7 @@ from api.providers import Availability
 from api.routes.models import Models, router
 from shared.caller import ANONYMOUS_CALLER, Caller
 from shared.catalog import Catalog, Document, Model, ModelProvider, Provider
-from shared.usage import Price
+from shared.price import Price
 
 PROVIDERS = {
     "near": Provider(type="near", base_url="https://near.test/v1", api_key_env="NEAR_KEY"),
