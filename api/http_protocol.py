@@ -7,6 +7,7 @@ headers, and reads the body of a request that asks for an upgrade as the next re
 
 import asyncio
 import re
+import select
 from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -53,6 +54,12 @@ the same, at the price of a task for every request."""
 ABORT = "abort"
 """Key of the scope: closes the connection at once, also while a client that reads nothing keeps an
 answer waiting."""
+
+IS_GONE = "is_gone"
+"""Key of the scope: asks whether the client has closed its end. While we do not read, because what
+we feed is behind, nothing else would tell."""
+
+_CLOSED = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Refused(Exception):
@@ -164,6 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = _target(self.url)
         scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        scope[IS_GONE] = self._is_gone  # type: ignore[literal-required]
         cycle = self.cycle = Cycle(
             scope=scope,
             transport=self.transport,
@@ -178,6 +186,14 @@ class BoundedProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         self._start_asgi_task(cycle, self.app)
+
+    def _is_gone(self) -> bool:
+        if self.transport.is_closing():
+            return True
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        poll = select.poll()
+        poll.register(descriptor, _CLOSED)
+        return bool(poll.poll(0))
 
     def _grow(self, size: int) -> None:
         self._head_bytes += size

@@ -18,8 +18,8 @@ MAX_TEXT_BYTES = 1 << 20
 """Of all text fields together: what is not the file is held in memory."""
 MULTIPART = b"multipart/form-data"
 
-# It logs what it stopped at, which is a byte of the client's.
-logging.getLogger("python_multipart").disabled = True
+# It logs what it stopped at, which is a byte of the client's; its loggers are below this one.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
 
 
 class Field(NamedTuple):
@@ -123,7 +123,7 @@ class FormReader:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = _decoded(options.get(b"name", b""))
-        if not name or len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+        if not name or len(name) > MAX_NAME_CHARACTERS or not name.isprintable() or "\\" in name:
             raise broken("A part of the form has no usable name.")
         file_name = options.get(b"filename")
         self._text = [] if file_name is None else None

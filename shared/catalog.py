@@ -120,7 +120,7 @@ class QueueLimits(_Table, frozen=True):
     lane_capacity: int = 10_000
     """Jobs waiting or running per lane; one more is 503 queue_full."""
     max_sealed_bytes: int = 1 << 30
-    """Sealed payload bytes of all jobs together."""
+    """Sealed payload bytes of all jobs together; files that wait may be half of it."""
     max_spend_backlog: int = 2_000_000
     """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
     queue_seconds: float = 60.0
@@ -283,6 +283,8 @@ def _unknown(given: Any, read: Any, path: str = "") -> Iterator[str]:
 
 
 def _check(document: Document) -> None:
+    if document.limits.max_body_bytes * 2 > document.queue.max_sealed_bytes:
+        raise CatalogInvalid("queue.max_sealed_bytes: must be at least twice limits.max_body_bytes")
     if document.queue.admit_below_backlog <= 0:
         least = document.queue.lane_capacity * LANE_COUNT * ROWS_PER_JOB
         raise CatalogInvalid(f"queue.max_spend_backlog: must be above {least} for these lanes")

@@ -8,6 +8,11 @@ import msgspec
 from shared.money import ZERO
 
 MILLISECOND = Decimal("0.001")
+AUDIO_BYTES_PER_SECOND = 32_000
+"""Of plain PCM at 16 kHz and 16 bits; whatever is compressed takes fewer, so it lasts longer."""
+AUDIO_TOKENS_PER_SECOND = 10
+MAX_COUNT = 1 << 31
+"""Above it a count is a broken answer, not a bill."""
 CHARACTERS_PER_TOKEN = 8
 """A floor for estimates of text: no tokenizer in use packs more than this on average."""
 
@@ -86,6 +91,15 @@ def usage_from_transcription(document: Any) -> Usage | None:
     )
 
 
+def audio_estimate(size: int) -> Usage:
+    """Of a file of so many bytes: a floor, for nobody has looked into it."""
+    seconds = Decimal(size) / AUDIO_BYTES_PER_SECOND
+    return Usage(
+        input_tokens=int(seconds * AUDIO_TOKENS_PER_SECOND),
+        seconds=seconds.quantize(MILLISECOND),
+    )
+
+
 def highest(one: Usage | None, other: Usage) -> Usage:
     """The larger of each kind: streams that repeat usage send running totals, not differences."""
     if one is None:
@@ -102,8 +116,7 @@ def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _count(document: dict[str, Any], name: str) -> int:
     value = document.get(name)
-    # Above 2^63 no table column could hold it: an absurd count is a broken answer, not a bill.
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_COUNT:
         return value
     return 0
 

@@ -11,6 +11,7 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from api.body import ClientLeft
+from api.http_protocol import IS_GONE
 from api.middleware import REQUEST_ID
 from api.multipart import Event, Field, FileBegins, FileBytes, FormReader, boundary_of
 from api.problems import send_error
@@ -19,11 +20,16 @@ from api.upload import Upload, Uploads
 from api.waiter import Waiter
 from shared.dialects.faults import bad, missing
 from shared.dialects.transcription import Fields
-from shared.errors import GatewayError
+from shared.errors import GatewayError, TimedOut
 from shared.job import JobHeader
 from shared.upload import CHUNK_BYTES, End, Form, encode_form
 
 FILE = "file"
+INTAKE_SECONDS = 600.0
+"""For a form to name its model."""
+FLUSH_SECONDS = 1.0
+"""What a slow client has sent goes on after this long, though it is no full chunk: its provider must
+not wait for nothing."""
 
 
 class UploadInference(InferenceRoute):
@@ -38,17 +44,18 @@ class UploadInference(InferenceRoute):
             caller = await self._caller(scope)
             catalog = self._catalogs.current
             reader = FormReader(boundary_of(_content_type(scope)))
-            upload = self._uploads.begin(
-                caller.tenant,
-                scope[REQUEST_ID],
-                most_sealed=catalog.document.queue.max_sealed_bytes,
-            )
         except GatewayError as error:
             await send_error(send, error.body())
             return
+        upload = self._uploads.begin(
+            caller.tenant,
+            scope[REQUEST_ID],
+            max_sealed_bytes=catalog.document.queue.max_sealed_bytes,
+            is_gone=scope[IS_GONE],
+        )
         intake = Intake(receive, reader, upload)
         try:
-            await intake.until_admissible()
+            await _in_time(intake)
             header = self._header(scope, caller, catalog, intake.fields.request())
             waiter = await self._gate.admit(header, intake.form(), catalog.document.queue)
             await self._exchange(header, waiter, intake, scope, receive, send)
@@ -75,6 +82,15 @@ class UploadInference(InferenceRoute):
             sending.cancel()
 
 
+async def _in_time(intake: "Intake") -> None:
+    """Reads to where the job can be admitted. Its own deadline begins there."""
+    try:
+        async with asyncio.timeout(INTAKE_SECONDS):
+            await intake.until_admissible()
+    except TimeoutError as error:
+        raise TimedOut("The form was too slow.", code="request_timeout") from error
+
+
 async def _sent(intake: "Intake", waiter: Waiter) -> None:
     """What goes wrong on the way is the request's answer, and ends its job."""
     try:
@@ -97,6 +113,8 @@ class Intake:
         self._file_bytes = 0
         self._gathered = bytearray()
         self._is_over = False
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = 0.0
 
     async def until_admissible(self) -> None:
         """Reads until the model is known and a chunk is full, or to the form's end.
@@ -119,15 +137,19 @@ class Intake:
 
     async def rest(self) -> None:
         """Hands on what was read, and reads on to the end. Raises as `until_admissible`."""
-        while True:
-            while len(self._gathered) >= CHUNK_BYTES:
+        while not self._is_over or self._gathered:
+            while self._is_due():
                 await self._upload.send(self._chunk())
-            if self._is_over:
-                break
-            await self._read()
-        if self._gathered:
-            await self._upload.send(self._chunk())
+                self._sent_at = self._loop.time()
+            if not self._is_over:
+                await self._read()
         await self._upload.finish(End(self.fields.fresh()))
+
+    def _is_due(self) -> bool:
+        if len(self._gathered) >= CHUNK_BYTES:
+            return True
+        is_late = self._loop.time() - self._sent_at > FLUSH_SECONDS
+        return bool(self._gathered) and (self._is_over or is_late)
 
     def _chunk(self) -> bytes:
         chunk = bytes(self._gathered[:CHUNK_BYTES])
@@ -145,6 +167,7 @@ class Intake:
 
     def _note(self, event: Event) -> None:
         if isinstance(event, FileBytes):
+            self._upload.take_place()
             self._file_bytes += len(event.data)
             self._gathered += event.data
         elif isinstance(event, Field):

@@ -12,7 +12,8 @@ FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 DEFAULT_FORMAT = "json"
 JSON_FORMATS = frozenset({"json", "verbose_json"})
 """The others are text, passed on as it is."""
-OWN_TRUTHS = ("ollm::dryrun", "ollm::deny_unknown_fields")
+DENY_UNKNOWN = "ollm::deny_unknown_fields"
+OWN_TRUTHS = ("ollm::dryrun", DENY_UNKNOWN)
 MODEL = "model"
 REPEATABLE = "[]"
 """A name that ends with it may stand several times."""
@@ -28,6 +29,7 @@ class Fields:
 
     def __init__(self) -> None:
         self._given: list[tuple[str, str]] = []
+        self._is_admitted = False
         self._passed_on = 0
 
     @property
@@ -36,6 +38,10 @@ class Fields:
 
     def add(self, name: str, value: str) -> None:
         """Raises InvalidRequest where the value is not what its name asks for."""
+        if _looks_like_model(name):
+            raise bad(name, "is not the name of a field", "value_error")
+        if self._is_admitted and name.startswith(OURS) and name != DENY_UNKNOWN:
+            raise bad(name, "must stand before the file", "value_error")
         if not name.endswith(REPEATABLE) and self._value(name) is not None:
             raise bad(name, "stands twice in the form", "duplicate_key")
         _check(name, value)
@@ -49,7 +55,11 @@ class Fields:
         )
 
     def request(self) -> InferenceRequest:
-        """What the gateway needs to know. Raises InvalidRequest."""
+        """What the gateway needs to know. What it has not heard of by now comes too late.
+
+        Raises InvalidRequest.
+        """
+        self._is_admitted = True
         own = {name: value for name, value in self._given if name in (MODEL, *OWN_TRUTHS)}
         tags = self._value("ollm::tags")
         return InferenceRequest(
@@ -61,7 +71,7 @@ class Fields:
 
     def deny_unknown(self) -> None:
         """At the form's end. Raises InvalidRequest."""
-        if self._value("ollm::deny_unknown_fields") != "true":
+        if self._value(DENY_UNKNOWN) != "true":
             return
         unknown = sorted({name for name, _ in self._given} - KNOWN_FIELDS)
         if unknown:
@@ -72,6 +82,11 @@ class Fields:
 
     def _value(self, name: str) -> str | None:
         return next((value for given, value in self._given if given == name), None)
+
+
+def _looks_like_model(name: str) -> bool:
+    """Another reader may take such a name for the model's, and call what nobody pays for."""
+    return name != MODEL and name.strip().casefold().removesuffix(REPEATABLE) == MODEL
 
 
 def _check(name: str, value: str) -> None:

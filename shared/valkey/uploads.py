@@ -34,11 +34,19 @@ class UploadWriter:
     async def append(
         self, client: Client, chunk: Chunk, *, most_waiting: int, most_sealed: int
     ) -> str:
-        """`ok`, `full` (the worker is behind) or `memory_full`. May be repeated. Raises ValkeyAway."""
+        """`ok`, `full` (the worker is behind), `memory_full` or `gone` (it was swept).
+
+        May be repeated. Raises ValkeyAway.
+        """
         field = END if chunk.is_end else CHUNK
         args = (self._request_id, chunk.number, field, chunk.sealed, most_waiting, most_sealed)
         answer: bytes = await client.script(APPEND_CHUNK, self._keys, args)
         return answer.decode()
+
+    async def waiting(self, client: Client) -> int:
+        """The bytes of it that the worker has not taken. Raises ValkeyAway."""
+        state: bytes | None = await client.call(b"HGET", self._keys[1], self._request_id)
+        return int((state or b"0 0 0").split()[1])
 
     async def drop(self, client: Client) -> None:
         """Once the request has ended, however. May be repeated. Raises ValkeyAway."""

@@ -120,10 +120,10 @@ def test_a_model_that_cannot_transcribe_is_refused(
 class Upload:
     """One request, sent by hand, as slowly as a test wants."""
 
-    def __init__(self, ready: Ready, *, length: int | None = None) -> None:
+    def __init__(self, ready: Ready, *, length: int | None = None, timeout: float = 60) -> None:
         url = urlsplit(ready.base_url)
         assert url.hostname is not None
-        self._connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        self._connection = http.client.HTTPConnection(url.hostname, url.port, timeout=timeout)
         self._connection.putrequest("POST", PATH)
         self._connection.putheader("authorization", f"Bearer {ready.api_key}")
         self._connection.putheader("content-type", f"multipart/form-data; boundary={BOUNDARY}")
@@ -155,6 +155,15 @@ class Upload:
 
     def __exit__(self, *_: object) -> None:
         self.leave()
+
+
+def send_some(upload: Upload) -> bool:
+    """Whether the gateway still takes more."""
+    try:
+        upload.send(BLOCK)
+    except TimeoutError:
+        return False
+    return True
 
 
 def field(name: str, value: str) -> bytes:
@@ -268,6 +277,31 @@ def test_a_client_that_leaves_in_the_middle_of_its_file_ends_the_call(
     until_still(gateway.ready)
     (call,), (row,) = books.calls(since), books.rows(since)
     assert (call.status, row.status) == ("aborted", "cancelled")
+
+
+def test_a_client_that_leaves_while_the_provider_is_behind_is_noticed(
+    gateway: StartedGateway,
+) -> None:
+    books = Books(gateway.ready)
+    pid = gateway.ready.pids["simulator"][0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with Upload(gateway.ready, timeout=2) as upload:
+            upload.send(MODEL + FILE_HEAD)
+            until(lambda: not send_some(upload), WAIT_SECONDS)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until_still(gateway.ready)
+    assert books.running_calls() == 0
+
+
+def test_what_is_for_the_gateway_must_stand_before_a_large_file(gateway: StartedGateway) -> None:
+    with Upload(gateway.ready) as upload:
+        upload.send(MODEL + FILE_HEAD + BLOCK + FILE_END)
+        upload.send(field("ollm::dryrun", "true") + FORM_END)
+        status, body = upload.answer()
+    assert (status, b"must stand before the file" in body) == (400, True), body
+    until_still(gateway.ready)
 
 
 @pytest.mark.parametrize("cut", [MODEL + FILE_HEAD + b"hello", MODEL + FILE_HEAD + BLOCK])

@@ -1,6 +1,7 @@
 """Uploads through a real Valkey: the scripts' promises, and a worker that sends the file on."""
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -123,17 +124,26 @@ async def test_a_reader_waits_for_what_has_not_come(valkey_db: str, queue: Queue
     await reader.close()
 
 
+async def test_a_chunk_without_the_one_before_it_is_refused(queue: Queue) -> None:
+    assert await append(queue, "r", 2) == "gone"
+    assert await waiting(queue, "r") == 0
+
+
 # ---- a worker that sends the file on
 
 
 class Sender:
     """Uploads as an API process does, chunk by chunk, when the test says so."""
 
-    def __init__(self, queue: Queue, asker: Asker, config_hash: str) -> None:
+    def __init__(self, queue: Queue, asker: Asker, config_hash: str, **header: object) -> None:
         self.queue = queue
         self.asker = asker
         self.header: JobHeader = a_header(
-            model="m", asked_model="m", endpoint="audio.transcriptions", config_hash=config_hash
+            model="m",
+            asked_model="m",
+            endpoint="audio.transcriptions",
+            config_hash=config_hash,
+            **header,
         )
         self._number = 0
 
@@ -290,3 +300,49 @@ async def test_an_answer_that_is_none_is_told_as_what_it_is(
             error = (await sender.ended()).error
             (row,) = await sender.asker.rows(1)
     assert (error.code, row.status) == (code, "failed")
+
+
+async def test_a_provider_is_not_blamed_for_a_client_that_is_slow(
+    valkey_db: str, queue: Queue
+) -> None:
+    """Neither for giving up itself, nor when the job's time is over."""
+
+    async def gives_up(call: Call) -> None:
+        await call.respond({"error": {"message": "too slow"}}, 408)
+
+    seen: list[bytes] = []
+    async with (
+        scripted(gives_up, gives_up, hears(seen), reads_body=False) as provider,
+    ):
+        catalog = one_model(provider.url, breaker={"failures": 1, "open_seconds": 60})
+        async with a_worker(valkey_db, catalog):
+            for seconds in (600.0, 0.5):
+                slow = Sender(queue, Asker(queue, catalog), catalog.hash, total_seconds=seconds)
+                await slow.admit()
+                assert (await slow.ended()).error.status == 504
+            sender = Sender(queue, Asker(queue, catalog), catalog.hash)
+            await sender.send(b"hello")
+            await sender.end()
+            await sender.admit()
+            error = (await sender.ended()).error
+    assert error.code != "provider_unavailable"
+
+
+@pytest.mark.parametrize("kind", ["text", "srt", "vtt", "json"])
+async def test_what_a_provider_does_not_count_is_estimated_from_the_file(
+    valkey_db: str, queue: Queue, kind: str
+) -> None:
+    seen: list[bytes] = []
+    answer: object = {"text": "x" * 80} if kind == "json" else b"x" * 80
+    async with scripted(hears(seen, answer)) as provider:
+        catalog = one_model(provider.url)
+        sender = Sender(queue, Asker(queue, catalog), catalog.hash)
+        async with a_worker(valkey_db, catalog):
+            await sender.admit()
+            await sender.send(bytes(64_000))
+            await sender.end(("response_format", kind))
+            await sender.ended()
+            (row,) = await sender.asker.rows(1)
+    assert row.usage_source == "estimated"
+    assert (row.usage.input_tokens, row.usage.output_tokens, int(row.usage.seconds)) == (20, 10, 2)
+    assert row.cost_usd == Decimal("0.000040000")

@@ -7,7 +7,7 @@ from shared.ids import new_id
 from shared.job import JobHeader
 from shared.money import ZERO
 from shared.spend import SpendRow, Status, UsageSource, decode_row, encode_row
-from shared.usage import CHARACTERS_PER_TOKEN, Usage, highest
+from shared.usage import CHARACTERS_PER_TOKEN, Usage, audio_estimate, highest
 from workers.inference.recording import Recording
 from workers.inference.routing import Route
 
@@ -31,6 +31,7 @@ class Attempt:
         self.usage: Usage | None = None
         self.deltas = 0
         self.characters = 0
+        self._audio_bytes = 0
         self.finish_reason: str | None = None
         self.service_tier = ""
         """That served the call, once the provider has said."""
@@ -84,6 +85,9 @@ class Attempt:
         self.deltas += deltas
         self.characters += characters
 
+    def audio_sent(self, size: int) -> None:
+        self._audio_bytes += size
+
     def usage_arrived(self, usage: Usage) -> None:
         self.usage = highest(self.usage, usage)
 
@@ -127,7 +131,12 @@ class Attempt:
             return self.usage, "provider"
         if not billed and not self.deltas:
             return Usage(), "none"
-        estimated = Usage(input_tokens=self.row.usage.input_tokens, output_tokens=self.output_seen)
+        heard = audio_estimate(self._audio_bytes)
+        estimated = Usage(
+            input_tokens=self.row.usage.input_tokens + heard.input_tokens,
+            output_tokens=self.output_seen,
+            seconds=heard.seconds,
+        )
         return estimated, "estimated"
 
 

@@ -112,6 +112,7 @@ class Job:
         self._open: Attempt | None = None
         self._route: Route | None = None
         self._recording: str | None = None
+        self._source: UploadSource | None = None
         self._number = len(held.claim.attempts)
         self._model_label = ""
         self._cache: JobCache | None = None
@@ -264,7 +265,8 @@ class Job:
 
     def upload(self) -> UploadSource:
         """The file that follows this job. Taking its first chunk ends all retries."""
-        return UploadSource(self._held, self._shared.uploads, self._shared.seal)
+        self._source = UploadSource(self._held, self._shared.uploads, self._shared.seal)
+        return self._source
 
     def post(self, text: bytes, *, output_seen: int) -> None:
         """A part of a stream, for the client."""
@@ -317,7 +319,9 @@ class Job:
     def _attempt_failed(self, attempt: Attempt, failed: AttemptFailed) -> None:
         """Its row is written by the next attempt's record, or by the settlement."""
         breaker = self._route.breaker if self._route else None
-        if breaker is not None:
+        if breaker is not None and self._waits_for_client():
+            breaker.abandoned()
+        elif breaker is not None:
             (breaker.failed if failed.against_provider else breaker.succeeded)()
         row = self._close(attempt, "failed", error_code=failed.error.code, billed=self._held.posted)
         self._note(row.row_id, encode_row(row))
@@ -370,7 +374,12 @@ class Job:
         self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), rows)
         self._shared.meter.ended("cancelled")
 
+    def _waits_for_client(self) -> bool:
+        """The provider had nothing to do: giving up then says nothing against it."""
+        return self._source is not None and self._source.is_waiting
+
     def _abandon_breaker(self, *, timed_out: bool) -> None:
+        timed_out = timed_out and not self._waits_for_client()
         if self._open is not None and self._route is not None:
             (self._route.breaker.failed if timed_out else self._route.breaker.abandoned)()
 

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.usage import Usage, output_tokens
+from shared.usage import MAX_COUNT, Usage, output_tokens
 from workers.inference.chunk_heads import CHOICES, Delta
 
-Tokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-"""More no table column could hold (`shared.usage`)."""
+Tokens = Annotated[int, msgspec.Meta(ge=0, lt=MAX_COUNT)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Tier = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 

@@ -3,6 +3,7 @@
 The answer is passed on byte for byte: JSON once it is seen to be one, subtitles and text as text.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -38,7 +39,7 @@ class TranscriptionExchange:
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         body = FormBody(
             [("model", route.upstream_model), *self._form.fields],
-            self._source.chunks(),
+            self._heard(attempt),
             self._later,
             file_name=self._form.file_name,
             content_type=self._form.content_type,
@@ -50,6 +51,12 @@ class TranscriptionExchange:
             row_id=attempt.row_id,
             timeouts=route.timeouts,
         )
+
+    async def _heard(self, attempt: Attempt) -> AsyncIterator[bytes]:
+        """The file's bytes; how much there was is counted, should the provider not say."""
+        async for data in self._source.chunks():
+            attempt.audio_sent(len(data))
+            yield data
 
     def _later(self) -> tuple[tuple[str, str], ...]:
         return () if self._source.end is None else self._source.end.fields
@@ -67,12 +74,14 @@ class TranscriptionExchange:
         if self._source.end is None:
             raise protocol_error("The provider answered before it had the whole file.")
         data = await read_all(response, self._job.max_answer_bytes)
-        document = _read(data)
-        if isinstance(document, dict) and document.get("error"):
-            raise protocol_error("The provider answered 200 with an error.")
+        text = _text(data)
         if self._format() not in JSON_FORMATS:
+            attempt.content_arrived(len(text))
             self._job.end_whole(attempt, data, content_type=TEXT)
             return
+        document = _document(data)
+        if isinstance(document, dict) and document.get("error"):
+            raise protocol_error("The provider answered 200 with an error.")
         if not isinstance(document, dict) or not isinstance(document.get("text"), str):
             raise protocol_error("The provider's answer has no text.")
         usage = usage_from_transcription(document.get("usage"))
@@ -82,12 +91,17 @@ class TranscriptionExchange:
         self._job.end_whole(attempt, data)
 
 
-def _read(data: bytes) -> Any:
-    """The document, or None for what is no JSON. Raises AttemptFailed for what is no text either."""
+def _text(data: bytes) -> str:
+    """Raises AttemptFailed."""
     try:
-        data.decode()
-        return _decode(data)
+        return data.decode()
     except UnicodeDecodeError as error:
         raise protocol_error("The provider's answer is not text.") from error
+
+
+def _document(data: bytes) -> Any:
+    """None for what is no JSON."""
+    try:
+        return _decode(data)
     except (msgspec.DecodeError, RecursionError):
         return None

@@ -26,18 +26,24 @@ class UploadSource:
         self._seal = seal
         self.end: End | None = None
         """Once all of the file was read: what came after it."""
+        self.is_waiting = False
+        """For the client's next bytes: whatever goes wrong meanwhile is not the provider's fault."""
+        self.bytes = 0
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The file's bytes. Raises Internal where a chunk is not what it should be."""
         claim, number = self._held.claim, 0
         while self.end is None:
+            self.is_waiting = True  # and stays so where the wait is broken off
             chunk = await _until_answered(partial(self._reader.next, claim, number))
+            self.is_waiting = False
             number += 1
             data = self._opened(chunk, number)
             await self._take(chunk)
             if chunk.is_end:
                 self.end = decode_end(data)
             else:
+                self.bytes += len(data)
                 yield data
 
     async def _take(self, chunk: Chunk) -> None:

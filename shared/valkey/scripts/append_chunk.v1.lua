@@ -4,11 +4,14 @@
 -- KEYS: 1 upload  2 uploads  3 sealed-bytes
 -- ARGV: 1 request id  2 number, from 1  3 field: c a chunk, e the end  4 sealed chunk
 --       5 most bytes of it that may wait  6 most sealed bytes of all together
--- Returns ok, full (its reader is behind), or memory_full.
+-- Returns ok, full (its reader is behind), memory_full, or gone (what came before was swept).
 local number, size = tonumber(ARGV[2]), #ARGV[4]
 local last, held = read_upload(KEYS[2], ARGV[1])
 if number <= last then
   return 'ok'
+end
+if number > last + 1 then
+  return 'gone'
 end
 if held > 0 and held + size > tonumber(ARGV[5]) then
   return 'full'

@@ -77,6 +77,7 @@ def test_a_form_that_was_cut_anywhere_is_refused_at_its_end(at: int) -> None:
         b"--b\r\n" + b"".join(b"h%d: y\r\n" % n for n in range(20)) + b"\r\nx\r\n--b--\r\n",
         part("n" * 101) + b"--b--\r\n",
         part("a\x07b") + b"--b--\r\n",
+        part("a\\\\b") + b"--b--\r\n",
         part("a", b"\xff\xfe") + b"--b--\r\n",
         part("a") * (MAX_PARTS + 1) + b"--b--\r\n",
         part("a", b"x" * (MAX_TEXT_BYTES + 1)) + b"--b--\r\n",
@@ -123,3 +124,9 @@ def test_a_form_without_a_boundary_is_refused(kind: bytes) -> None:
 def test_a_boundary_of_any_length_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         FormReader(b"b" * 300)
+
+
+def test_the_parser_says_nothing_in_any_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InvalidRequest):
+        FormReader(b"b").feed(b"--b\r\nbad\xffheader: x\r\n\r\n")
+    assert caplog.records == []

@@ -85,3 +85,19 @@ def test_unknown_fields_pass_unless_they_are_denied() -> None:
     with pytest.raises(InvalidRequest) as refused:
         fields(("ollm::deny_unknown_fields", "true"), ("x", "y")).deny_unknown()
     assert refused.value.param == "x"
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL[]", "model ", " model", "model[]"])
+def test_a_name_that_another_reader_takes_for_the_models_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        fields(("model", "m"), (name, "other"))
+
+
+@pytest.mark.parametrize("name", ["ollm::dryrun", "ollm::tags", "ollm::anything"])
+def test_what_is_for_the_gateway_comes_too_late_after_the_admission(name: str) -> None:
+    made = fields(("model", "m"))
+    made.request()
+    made.add("language", "de")
+    with pytest.raises(InvalidRequest) as refused:
+        made.add(name, "true")
+    assert refused.value.param == name

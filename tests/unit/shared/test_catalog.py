@@ -135,3 +135,8 @@ def test_a_price_that_is_none_is_refused_with_its_path(price: str) -> None:
     """
     with pytest.raises(CatalogInvalid, match=r"models\.m\.price"):
         Catalog.from_toml(text)
+
+
+def test_a_body_must_fit_into_half_of_what_may_be_sealed() -> None:
+    with pytest.raises(CatalogInvalid, match="max_sealed_bytes"):
+        Catalog.from_toml("[queue]\nmax_sealed_bytes = 1000\n[limits]\nmax_body_bytes = 501")

@@ -44,14 +44,16 @@ async def test_fields_stand_before_and_after_the_file() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ['a"b.wav', "a\r\nX-Evil: 1", 'a"; name="model'])
+@pytest.mark.parametrize("name", ['a"b.wav', "a\r\nX-Evil: 1", 'a"; name="model', "a\\"])
 async def test_a_name_cannot_leave_its_quotes(name: str) -> None:
     parts = await written(a_body(file_name=name))
     assert [part[0] for part in parts] == ["model", "file", "language"]
     assert "\n" not in str(parts[1][1])
 
 
-@pytest.mark.parametrize("kind", ["", "audio", "audio/wav\r\nX-Evil: 1", "a/b; c=d", "a/" * 9])
+@pytest.mark.parametrize(
+    "kind", ["", "audio", "audio/wav\r\nX-Evil: 1", 'a/b; c="', "a/b;", "a/" * 9]
+)
 async def test_a_media_type_that_is_none_is_replaced(kind: str) -> None:
     _, (_, _, shown, _), _ = await written(a_body(content_type=kind))
     assert shown == OCTETS
@@ -71,3 +73,8 @@ async def test_what_comes_later_is_asked_for_only_after_the_file() -> None:
         assert asked == []
     await anext(parts)
     assert asked == ["later"]
+
+
+async def test_a_media_type_keeps_its_parameters() -> None:
+    data = b"".join([part async for part in a_body(content_type="audio/webm;codecs=opus")])
+    assert b"Content-Type: audio/webm;codecs=opus\r\n" in data

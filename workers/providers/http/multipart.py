@@ -8,10 +8,14 @@ from typing_extensions import override
 
 from shared.ids import new_id
 
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}")
+_WORD = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
+_MEDIA_TYPE = re.compile(
+    rf"{_WORD}/{_WORD}(?:; ?{_WORD}=(?:{_WORD}|\"[A-Za-z0-9 ,.+-]{{1,127}}\")){{0,4}}"
+)
 OCTETS = "application/octet-stream"
-# What browsers write for the characters that would end a quoted name (HTML, form submission).
-_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+# As browsers write what would end a quoted name (HTML, form submission), and whatever else a reader
+# could take for more than itself.
+_ESCAPES = {number: f"%{number:02X}" for number in (*range(32), ord('"'), ord("\\"), 127)}
 
 Pairs = Iterable[tuple[str, str]]
 
