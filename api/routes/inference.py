@@ -7,7 +7,7 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.admit import Gate
-from api.auth import Authenticator
+from api.auth import AUTH_MS, Authenticator
 from api.body import ClientLeft, read_body
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
@@ -111,7 +111,9 @@ class Inference:
     async def _accepted(self, scope: Scope, receive: Receive) -> tuple[JobHeader, bytes]:
         """Authenticates before anything of the body is looked at, then checks it."""
         headers = scope["headers"]
+        asked_at = self._clock.monotonic()
         caller = self._authenticator.cached(headers) or await self._authenticator.caller(headers)
+        scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
         body = await read_body(receive)
         _require_json(headers)
         catalog = self._catalogs.current
