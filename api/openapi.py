@@ -7,12 +7,15 @@ from fastapi.openapi.utils import get_openapi
 
 from api.schemas.components import SCHEMAS
 from api.schemas.errors import ERRORS, refusals, schema_of
+from api.schemas.links import FROM_CHAT
 from api.schemas.terms import Json
 
 DESCRIPTION = "A self-hosted AI gateway whose every inference is a job on a queue."
 
 
-def _operation(summary: str, name: str, request: str, answer: str, **content: Json) -> Json:
+def _operation(
+    summary: str, name: str, request: str, answer: str, links: Json | None = None, **content: Json
+) -> Json:
     """A POST with a JSON body. `content` is what else a 200 may hold, by its media type."""
     return {
         "tags": ["inference"],
@@ -24,6 +27,7 @@ def _operation(summary: str, name: str, request: str, answer: str, **content: Js
             "200": {
                 "description": "The answer.",
                 "content": {"application/json": schema_of(answer), **content},
+                "links": links or {},
             },
             **refusals(*ERRORS),
         },
@@ -36,7 +40,8 @@ PATHS: dict[str, Json] = {
         "create_chat_completion",
         "ChatRequest",
         "ChatAnswer",
-        **{"text/event-stream": schema_of("ChatChunk")},
+        FROM_CHAT,
+        **{"text/event-stream": schema_of("ChatEvent")},
     ),
     "/v1/embeddings": _operation(
         "Create embeddings", "create_embeddings", "EmbeddingsRequest", "EmbeddingsAnswer"

@@ -1,6 +1,6 @@
 """Every schema under its name in the OpenAPI document."""
 
-from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_REQUEST, USAGE
+from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_EVENT, CHAT_REQUEST, USAGE
 from api.schemas.documents import (
     EMBEDDINGS_ANSWER,
     EMBEDDINGS_REQUEST,
@@ -25,4 +25,5 @@ SCHEMAS: dict[str, Json] = {
     "RerankRequest": RERANK_REQUEST,
     "RerankAnswer": RERANK_ANSWER,
     "ChatChunk": CHAT_CHUNK,
+    "ChatEvent": CHAT_EVENT,
 }
