@@ -9,6 +9,7 @@ from difflib import get_close_matches, unified_diff
 from typing import Any
 
 import tomlkit
+from tomlkit.container import OutOfOrderTableProxy
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable, Item
 
@@ -53,6 +54,7 @@ class Draft:
         return "".join(line if line.endswith("\n") else line + NO_NEWLINE for line in lines)
 
     def sync(self, lists: Lists) -> None:
+        """Raises CatalogInvalid where a model is written in a way that cannot be revised."""
         for name, model in self.document.models.items():
             self._sync(name, model, lists)
 
@@ -60,7 +62,7 @@ class Draft:
         found = list(self._found(name, model, lists))
         if not found:
             return
-        table = self._file["models"][name]
+        table = self._table(name)
         self._sync_prices(table, model, found)
         entries = [entry for _, entry in found]
         for field in ("max_input_tokens", "max_output_tokens"):
@@ -74,6 +76,16 @@ class Draft:
                 table[field] = tomlkit.value("[" + ", ".join(f'"{word}"' for word in words) + "]")
         if not model.active:
             self._activate(name, table, is_whole=len(found) == len(model.providers))
+
+    def _table(self, name: str) -> Any:
+        table: Any = self._file["models"]
+        table = table[name]
+        if isinstance(table, OutOfOrderTableProxy):
+            raise CatalogInvalid(
+                f"models.{name}: stands in several places of the file, and which of them is to be "
+                "changed cannot be told; put it into one table"
+            )
+        return table
 
     def _found(self, name: str, model: Model, lists: Lists) -> Iterator[tuple[int, Entry]]:
         """What each provider that was asked says of the model, by its place; notes what is odd."""
@@ -109,14 +121,14 @@ class Draft:
                     _write_price(routes[at], route.price or Price(), own)
 
     def _activate(self, name: str, table: Any, *, is_whole: bool) -> None:
-        item = table.value.item("active")
+        item = table.item("active")
         if not is_whole:
             return
         if UNCONFIRMED not in item.trivia.comment:
             self.notes.append(f"models.{name}: inactive, though its provider lists it")
             return
         table["active"] = True
-        trivia = table.value.item("active").trivia
+        trivia = table.item("active").trivia
         trivia.comment = trivia.comment_ws = ""
 
 
@@ -170,7 +182,7 @@ def _write_price(table: Any, old: Price, new: Price) -> None:
 
 def _inline(table: Any, changes: Mapping[str, str]) -> Item:
     """The table on its one line with these members changed or added."""
-    members = {name: table.value.item(name).as_string() for name in table} | dict(changes)
+    members = {name: table.item(name).as_string() for name in table} | dict(changes)
     return tomlkit.value(
         "{ " + ", ".join(f"{name} = {text}" for name, text in members.items()) + " }"
     )

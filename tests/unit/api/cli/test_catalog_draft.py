@@ -1,6 +1,7 @@
 """A catalog file is revised in place: what lists say goes in, what people wrote stays."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -156,3 +157,44 @@ def test_a_patch_says_where_the_last_line_has_no_end() -> None:
 def test_what_is_no_catalog_is_refused() -> None:
     with pytest.raises(CatalogInvalid):
         Draft("[models.m]\nproviders = []\n")
+
+
+PROVIDER = '[providers.one]\ntype = "vercel"\nbase_url = "https://one/v1"\n'
+ROUTE = '{ provider = "one", upstream_model = "a" }'
+ROUTE_TABLE = '[[models.a.providers]]\nprovider = "one"\nupstream_model = "a"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"models = {{ a = {{ active = true, providers = [{ROUTE}] }} }}\n{PROVIDER}",
+        f"{PROVIDER}[models.a]\n{ROUTE_TABLE}price = {{input = 1}}\n{ROUTE_TABLE}",
+        f"{PROVIDER}[models.a]\nprice = {{}}\n{ROUTE_TABLE}[models.a.providers.price]\ninput = 1\n",
+        f"{PROVIDER}[models]\n  [models.a]\n  providers = [{ROUTE}] # end\n\n# tail\n",
+        f"{PROVIDER}[models.a]\nproviders = [{ROUTE.replace(' }', ', price.input = 1 }')}]\n",
+    ],
+    ids=["inline", "tables", "tables of tables", "indented", "dotted inline"],
+)
+def test_every_way_to_write_a_model_is_revised(text: str) -> None:
+    lists = {"one": models(a={**per_token("0.000002", "0.000004"), "context_window": 5})}
+    draft = Draft(text)
+    draft.sync(lists)
+    model = Catalog.from_toml(draft.text).document.models["a"]
+    assert {(route.price or model.price).output for route in model.providers} == {Decimal(4)}
+    assert {(route.price or model.price).input for route in model.providers} == {Decimal(2)}
+    assert model.max_input_tokens == 5
+    assert synced(draft.text, **lists)[0] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{PROVIDER}[models.a]\nproviders = [{ROUTE}]\n[auth]\n[models.a.price]\ninput = 1\n",
+        f"{PROVIDER}[models.a.price]\ninput = 1\n[auth]\n[models.a]\nproviders = [{ROUTE}]\n",
+        f"{PROVIDER}[models]\na.price.input = 1\na.providers = [{ROUTE}]\n",
+    ],
+)
+def test_a_model_in_several_places_is_refused(text: str) -> None:
+    draft = Draft(text)
+    with pytest.raises(CatalogInvalid, match=r"models\.a: stands in several places"):
+        draft.sync({"one": models(a={})})
