@@ -67,13 +67,14 @@ bench: $(STAMP) ## Measure the gateway on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
 # Three packages are named by chdb-core only and never imported; they would be 0.4 GB.
-COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 
 lock: $(STAMP) ## Compile requirements.lock and requirements.base.lock from pyproject.toml
-	@$(COMPILE) --all-extras --no-emit-package pandas --no-emit-package numpy \
+	@$(COMPILE) pyproject.toml --all-extras --no-emit-package pandas --no-emit-package numpy \
 		--no-emit-package pyarrow -o requirements.lock
-	@$(COMPILE) -c requirements.lock -o requirements.base.lock
+	@$(COMPILE) pyproject.toml -c requirements.lock -o requirements.base.lock
+	@$(COMPILE) tests/e2e/langchain/requirements.in -o tests/e2e/langchain/requirements.lock
 
 docs: $(STAMP) ## Write the pages that are made from the code
 	@$(BIN)/python .ci/cli_page.py

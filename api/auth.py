@@ -20,6 +20,8 @@ HEADERS_IN_ORDER = (b"otari-key", b"anyllm-key", b"x-anyllm-key", AUTHORIZATION,
 """The first that is not empty wins, whether it is right or not."""
 _NAMES = frozenset(HEADERS_IN_ORDER)
 BEARER = b"bearer "
+AUTH_MS = "auth_ms"
+"""Key of the scope: how long finding out who calls took; for the route's `server-timing`."""
 
 MISSING = "Missing Otari-Key, Authorization, or x-api-key header"
 NOT_BEARER = "Invalid header format. Expected 'Bearer <token>'"

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.schemas.components import SCHEMAS
 from api.schemas.errors import ERRORS, refusals, schema_of
+from api.schemas.links import FROM_CHAT
 from api.schemas.terms import STRING, Json
 
 DESCRIPTION = "A self-hosted AI gateway whose every inference is a job on a queue."
@@ -24,6 +25,7 @@ def _operation(
     *,
     media: str = JSON,
     more: Mapping[str, Json] = {},
+    links: Mapping[str, Json] = {},
 ) -> Json:
     """A POST. `more` is what else than JSON a 200 may hold, by its media type."""
     return {
@@ -36,6 +38,7 @@ def _operation(
             "200": {
                 "description": "The answer.",
                 "content": {JSON: schema_of(answer), **more},
+                "links": dict(links),
             },
             **refusals(*ERRORS),
         },
@@ -48,7 +51,8 @@ PATHS: dict[str, Json] = {
         "create_chat_completion",
         "ChatRequest",
         "ChatAnswer",
-        more={"text/event-stream": schema_of("ChatChunk")},
+        more={"text/event-stream": schema_of("ChatEvent")},
+        links=FROM_CHAT,
     ),
     "/v1/embeddings": _operation(
         "Create embeddings", "create_embeddings", "EmbeddingsRequest", "EmbeddingsAnswer"

@@ -5,7 +5,7 @@ it is one error event, and then the connection is closed with the body unfinishe
 nor the framing's own end may make a cut stream look complete.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api.admit import Gate
+from api.auth import AUTH_MS
 from api.http_protocol import ABORT, CLIENT_LEFT, ON_CLIENT_LEFT
 from api.problems import send_error
 from api.waiter import Waiter
@@ -148,7 +149,7 @@ class Relay:
         self, header: JobHeader, waiter: Waiter, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if waiter.answer is not None:
-            await self._send_whole(waiter.answer, header, send)
+            await self._send_whole(waiter.answer, header, scope, send)
         elif waiter.error is not None and not waiter.parts:
             await send_error(send, waiter.error)
         else:
@@ -157,18 +158,13 @@ class Relay:
             except StreamCut:
                 return  # the server closes the connection of a response that was not finished
 
-    async def _send_whole(self, answer: Answer, header: JobHeader, send: Send) -> None:
-        total_ms = (self._clock.now() - header.admitted_at) * 1000
-        overhead_ms = max(0.0, total_ms - answer.upstream_ms)
+    async def _send_whole(
+        self, answer: Answer, header: JobHeader, scope: Scope, send: Send
+    ) -> None:
         headers = [
             (b"content-type", answer.content_type.encode()),
             (b"content-length", b"%d" % len(answer.body)),
-            (b"x-ollm-overhead-ms", b"%.2f" % overhead_ms),
-            (
-                b"server-timing",
-                b"queue;dur=%.2f, upstream;dur=%.2f, relay;dur=%.2f"
-                % (answer.queue_ms, answer.upstream_ms, max(0.0, overhead_ms - answer.queue_ms)),
-            ),
+            *timings(answer, auth_ms=scope[AUTH_MS], since_ms=self._since_ms(header)),
         ]
         if answer.cost_usd is not None:
             headers.append((b"x-ollm-cost-usd", answer.cost_usd.encode()))
@@ -176,6 +172,24 @@ class Relay:
             headers += known_headers(answer.headers)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def _since_ms(self, header: JobHeader) -> float:
+        return (self._clock.now() - header.admitted_at) * 1000
+
+
+def timings(answer: Answer, *, auth_ms: float, since_ms: float) -> Iterator[tuple[bytes, bytes]]:
+    """The stages of a whole answer, `since_ms` after its admission.
+
+    Their sum is all the time we know of: what is neither authentication, queue nor upstream is
+    relay. The overhead is that sum without upstream.
+    """
+    relay_ms = max(0.0, since_ms - answer.upstream_ms - answer.queue_ms)
+    yield b"x-ollm-overhead-ms", b"%.2f" % (auth_ms + answer.queue_ms + relay_ms)
+    yield (
+        b"server-timing",
+        b"auth;dur=%.2f, queue;dur=%.2f, upstream;dur=%.2f, relay;dur=%.2f"
+        % (auth_ms, answer.queue_ms, answer.upstream_ms, relay_ms),
+    )
 
 
 def known_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ FAMILIES = {
     "queue": "queue",
     "keys": "keys",
     "config": "config",
+    "catalog": "catalog",
     "health": "health",
     "api": "run",
     "worker": "run",

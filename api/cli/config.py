@@ -11,9 +11,13 @@ import typer
 from api.cli.catalog_diff import differences
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
-from shared.catalog import Catalog, CatalogInvalid
+from shared.catalog import Catalog, CatalogInvalid, Document
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.session import PostgresAway, open_postgres
+
+FREE_DRY_RUNS = """\
+note: models have prices, and dry runs are free for every key; set dryrun.allow = "scoped" where
+tenants are charged, and only keys with the scope "dryrun" may use them"""
 
 File = Annotated[
     Path | None,
@@ -40,6 +44,8 @@ def check(file: File = None) -> None:
     typer.echo(
         f"{catalog.hash}: {len(document.models)} models, {len(document.providers)} providers"
     )
+    if document.dryrun.allow == "all" and has_prices(document):
+        typer.echo(FREE_DRY_RUNS, err=True)
 
 
 def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
@@ -83,8 +89,12 @@ def _read_active(data_dir: Path) -> Catalog:
 
 def load_catalog(file: Path | None) -> Catalog:
     """The catalog of a file, or the one this package brings. Raises CatalogInvalid."""
-    text = file.read_text() if file is not None else (files("shared") / "gateway.toml").read_text()
-    return Catalog.from_toml(text)
+    return Catalog.from_toml(built_in() if file is None else file.read_text())
+
+
+def built_in() -> str:
+    """The text of the catalog this package brings."""
+    return (files("shared") / "gateway.toml").read_text()
 
 
 def _loaded(file: Path | None) -> Catalog:
@@ -93,6 +103,16 @@ def _loaded(file: Path | None) -> Catalog:
     except (CatalogInvalid, UnicodeDecodeError) as error:
         typer.echo(f"{file or 'the built-in catalog'}: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def has_prices(document: Document) -> bool:
+    """Whether any call costs something."""
+    return any(
+        price.input or price.output or price.cached_input
+        for model in document.models.values()
+        for price in (model.price, *(route.price for route in model.providers))
+        if price is not None
+    )
 
 
 async def _apply(database_url: str, catalog: Catalog) -> None:

@@ -10,6 +10,7 @@ from api.auth import Authenticator
 from api.middleware import HasCatalog
 from api.providers import Availability
 from api.schemas.errors import answer, refusals
+from api.schemas.links import FROM_MODEL, FROM_MODELS
 from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
 from shared.catalog import Document, Model
@@ -91,7 +92,11 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     @routes.get(
         "/models",
         include_in_schema=shown,
-        responses={200: answer("The active models.", "Models"), **refusals("400", "401", "503")},
+        operation_id="list_models",
+        responses={
+            200: {**answer("The active models.", "Models"), "links": FROM_MODELS},
+            **refusals("400", "401", "503"),
+        },
         openapi_extra={"parameters": TIER_FILTERS},
     )
     async def list_models(request: Request) -> Response:
@@ -103,7 +108,11 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     @routes.get(
         "/models/{model_id:path}",
         include_in_schema=shown,
-        responses={200: answer("The model.", "Model"), **refusals("401", "404", "503")},
+        operation_id="get_model",
+        responses={
+            200: {**answer("The model.", "Model"), "links": FROM_MODEL},
+            **refusals("401", "404", "503"),
+        },
     )
     async def get_model(request: Request, model_id: str) -> Response:
         """One model; its id may hold `:` and `/`."""

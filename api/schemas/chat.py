@@ -1,5 +1,6 @@
 """A chat completion: what is asked and what is answered."""
 
+from api.schemas.errors import ERROR
 from api.schemas.terms import (
     BOOLEAN,
     CACHE_OPTIONS,
@@ -106,6 +107,8 @@ USAGE: Json = {
     "additionalProperties": True,
 }
 
+USAGE_REF: Json = {"$ref": "#/components/schemas/Usage"}
+
 
 def _answer(kind: str, choice: Json) -> Json:
     return {
@@ -130,11 +133,43 @@ def _answer(kind: str, choice: Json) -> Json:
                     },
                 },
             },
-            "usage": {"$ref": "#/components/schemas/Usage"},
+            "usage": USAGE_REF,
         },
         "additionalProperties": True,
     }
 
 
 CHAT_ANSWER = _answer("chat.completion", {"message": OBJECT})
-CHAT_CHUNK = _answer("chat.completion.chunk", {"delta": OBJECT})
+_CHUNK = _answer("chat.completion.chunk", {"delta": OBJECT})
+CHAT_CHUNK: Json = {
+    **_CHUNK,
+    # Every chunk but the one at the end says null, where usage was asked for.
+    "properties": {**_CHUNK["properties"], "usage": {"oneOf": [USAGE_REF, {"type": "null"}]}},
+}
+
+CHAT_EVENT: Json = {
+    "type": "object",
+    "description": "One event of the stream. Its last is `[DONE]`, or an error where it was cut.",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "anyOf": [
+                {"const": "[DONE]"},
+                {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/ChatChunk"},
+                            {
+                                "type": "object",
+                                "required": ["error"],
+                                "properties": {"error": ERROR["properties"]["error"]},
+                            },
+                        ]
+                    },
+                },
+            ]
+        }
+    },
+}

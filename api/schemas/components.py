@@ -1,7 +1,7 @@
 """Every schema under its name in the OpenAPI document."""
 
 from api.schemas.audio import TRANSCRIPTION, TRANSCRIPTION_REQUEST
-from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_REQUEST, USAGE
+from api.schemas.chat import CHAT_ANSWER, CHAT_CHUNK, CHAT_EVENT, CHAT_REQUEST, USAGE
 from api.schemas.documents import (
     EMBEDDINGS_ANSWER,
     EMBEDDINGS_REQUEST,
@@ -28,4 +28,5 @@ SCHEMAS: dict[str, Json] = {
     "ChatChunk": CHAT_CHUNK,
     "TranscriptionRequest": TRANSCRIPTION_REQUEST,
     "Transcription": TRANSCRIPTION,
+    "ChatEvent": CHAT_EVENT,
 }

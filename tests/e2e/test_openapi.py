@@ -6,6 +6,7 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
+from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -18,6 +19,9 @@ from api.routes.endpoints import DOCUMENTS, FORMS
 from tests.e2e.started import StartedGateway
 
 EXAMPLES = 60
+SCENARIOS = 60
+STEPS = 6
+"""Of a scenario: requests, each but the first led to by an earlier answer."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -26,9 +30,26 @@ CHECKS = [
 ]
 
 
+def settings(examples: int, *, steps: int = 1) -> hypothesis.settings:
+    """The same requests each time, and none repeated to find a smaller one."""
+    return hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
 @pytest.fixture(scope="module")
-def operations(gateway: StartedGateway) -> list[Any]:
-    document = schemathesis.openapi.from_url(f"{gateway.ready.base_url}/openapi.json")
+def document(gateway: StartedGateway) -> Any:
+    return schemathesis.openapi.from_url(f"{gateway.ready.base_url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def operations(document: Any) -> list[Any]:
     found: list[Any] = list(document.get_all_operations())
     return [operation.ok() for operation in found]
 
@@ -42,17 +63,45 @@ def test_every_route_answers_as_the_document_says(
     assert wrong == []
 
 
+def test_every_link_leads_where_the_document_says(gateway: StartedGateway, document: Any) -> None:
+    headers = {"authorization": f"Bearer {gateway.ready.api_key}"}
+    led: set[tuple[str, str]] = set()
+
+    class Client(document.as_state_machine()):  # type: ignore[misc]
+        """Goes from answer to answer by the links, rightly and wrongly."""
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"headers": headers, "timeout": 30}
+
+        def validate_response(self, response: Any, case: Any, **_others: Any) -> None:
+            case.validate_response(response, checks=CHECKS, headers=headers)
+            before = self.recorder.find_parent(case_id=case.id)
+            if before is not None and response.status_code == 200:
+                led.add((before.operation.label, case.operation.label))
+
+    run_state_machine_as_test(Client, settings=settings(SCENARIOS, steps=STEPS))
+    assert led == links(document.raw_schema)
+
+
+def links(document: dict[str, Any]) -> set[tuple[str, str]]:
+    """From which operation to which: every link there is."""
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    labels = {operation["operationId"]: label for label, operation in operations.items()}
+    return {
+        (label, labels[link["operationId"]])
+        for label, operation in operations.items()
+        for link in operation["responses"]["200"].get("links", {}).values()
+    }
+
+
 def faults(gateway: StartedGateway, operation: Any, mode: GenerationMode) -> Iterator[str]:
     headers = {"authorization": f"Bearer {gateway.ready.api_key}"}
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @settings(EXAMPLES)
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
         case.call_and_validate(headers=headers, checks=CHECKS, timeout=30)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from shared.clock import Clock
 from shared.ids import new_id
 from workers.simulator.answer import Answer, answer
+from workers.simulator.card import cards
 from workers.simulator.delivery import Delivery, Ticket, delivery
 from workers.simulator.exchange import ClientClosed, Exchange
 from workers.simulator.faults import PREFIXES, Fault, Faults, kind_of
@@ -16,8 +17,7 @@ from workers.simulator.profiles import Profile
 from workers.simulator.request import ChatRequest, read
 from workers.simulator.shape import Shape
 
-MODELS = ("sim/echo", "sim/chat")
-NAMES = frozenset([*MODELS, "sim_echo", "sim_chat"])
+NAMES = frozenset(["sim/echo", "sim/chat", "sim_echo", "sim_chat"])
 CALL_SECONDS = 3600.0  # nobody waits longer for a chat; bounds what a forgotten client can hold
 CLIENT_ID_CHARACTERS = 128
 MODELS_CREATED = 1_750_000_000
@@ -54,9 +54,9 @@ class Chat:
         await self._settle(delivery(ticket), order.fault)
 
     async def models(self, exchange: Exchange, profile: Profile) -> None:
-        names = [*MODELS, *(PREFIXES[0] + kind for kind in self._faults.kinds)]
+        listed = cards([PREFIXES[0] + kind for kind in self._faults.kinds])
         entry = {"object": "model", "created": MODELS_CREATED, "owned_by": "simulator"}
-        data = [{"id": name, **entry, **profile.model_members()} for name in names]
+        data = [{"id": card.name, **entry, **profile.model_members(card)} for card in listed]
         await exchange.respond_json(200, {"object": "list", "data": data})
 
     def _understood(self, exchange: Exchange, profile: Profile, body: bytes) -> Order:

@@ -7,6 +7,7 @@ from decimal import Decimal
 import msgspec
 from typing_extensions import override
 
+from workers.simulator.card import Card
 from workers.simulator.exchange import Headers
 from workers.simulator.problems import Problem, Refused, envelope
 from workers.simulator.request import ChatRequest
@@ -61,7 +62,7 @@ class Profile:
         """What the provider adds to the message, or to a stream's last delta."""
         return {}
 
-    def model_members(self) -> Mapping[str, object]:
+    def model_members(self, card: Card) -> Mapping[str, object]:  # noqa: ARG002 - some need it
         """What the provider adds to an entry of its model list."""
         return {}
 
@@ -87,6 +88,14 @@ class Near(Profile):
             (b"x-serving-provider", b"near"),
         ]
 
+    @override
+    def model_members(self, card: Card) -> Mapping[str, object]:
+        return {
+            # Numbers, per million tokens: the two others have strings, per token.
+            "pricing": {"input": card.input, "output": card.output},
+            "context_length": card.context,
+        }
+
 
 class Phala(Profile):
     """Phala's vllm-proxy, generation A (Dstack-TEE/vllm-proxy, src/app/api/v1/openai.py).
@@ -111,8 +120,13 @@ class Phala(Profile):
         return b"data: " + json.dumps(payload).encode("ascii") + b"\n\n\n"
 
     @override
-    def model_members(self) -> Mapping[str, object]:
-        return {"is_tee": True, "providers": ["phala"]}
+    def model_members(self, card: Card) -> Mapping[str, object]:
+        return {
+            "is_tee": True,
+            "providers": ["phala"],
+            "pricing": _per_token({"prompt": card.input, "completion": card.output}),
+            "context_length": card.context,
+        }
 
 
 class Vercel(Profile):
@@ -181,8 +195,26 @@ class Vercel(Profile):
         }
         return {"provider_metadata": {"gateway": gateway}}
 
+    @override
+    def model_members(self, card: Card) -> Mapping[str, object]:
+        prices = {"input": card.input, "output": card.output, "input_cache_read": card.cached_input}
+        return {
+            "type": "language",
+            "context_window": card.context,
+            "max_tokens": card.max_output,
+            "pricing": _per_token(prices),
+        }
+
     def _cost(self, usage: Mapping[str, object]) -> Decimal:
         return Decimal(str(usage["total_tokens"])) * self._dollars_per_token
+
+
+def _per_token(prices: Mapping[str, Decimal | None]) -> dict[str, str]:
+    return {
+        name: format((price / 1_000_000).normalize(), "f")
+        for name, price in prices.items()
+        if price is not None
+    }
 
 
 def _routing(model: str) -> dict[str, object]:

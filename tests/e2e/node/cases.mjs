@@ -210,7 +210,7 @@ export async function headers_and_our_own_fields(client) {
   assert.equal(JSON.parse(data.ollm_raw_response[0].data).choices[0].message.content, TEXT);
   assert.ok(Number(response.headers.get("x-ollm-cost-usd")) > 0);
   assert.ok(Number(response.headers.get("x-ollm-overhead-ms")) > 0);
-  assert.match(response.headers.get("server-timing"), /queue;dur=.*upstream;dur=/);
+  assert.match(response.headers.get("server-timing"), /auth;dur=.*queue;dur=.*upstream;dur=/);
   await assert.rejects(
     client.chat.completions.create({ ...ask, zebra: 1, "ollm::deny_unknown_fields": true }),
     /zebra/,

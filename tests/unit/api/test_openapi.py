@@ -55,3 +55,10 @@ def test_its_required_fields_are_enough():
 def test_the_fields_of_the_other_endpoints_are_those_their_checks_know():
     assert set(EMBEDDINGS_REQUEST["properties"]) == embeddings.KNOWN_FIELDS
     assert set(RERANK_REQUEST["properties"]) == rerank.KNOWN_FIELDS
+
+
+def test_every_event_of_a_stream_is_described_and_not_the_chunk_alone():
+    content = made()["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+    assert content["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/ChatEvent"}
+    data = made()["components"]["schemas"]["ChatEvent"]["properties"]["data"]["anyOf"]
+    assert data[0] == {"const": "[DONE]"}

@@ -6,11 +6,11 @@ import pytest
 from sse_starlette import EventSourceResponse
 from starlette.types import Message
 
-from api.relay import SSE_HEADERS, Parts, ReadyStream, StreamCut, known_headers
+from api.relay import SSE_HEADERS, Parts, ReadyStream, StreamCut, known_headers, timings
 from api.waiter import Waiter
 from shared.errors import Overloaded
 from shared.metrics import Metrics
-from shared.reply import Kind, binding, pack_frame
+from shared.reply import Answer, Kind, binding, pack_frame
 from shared.seal import Seal
 
 SEAL = Seal([os.urandom(32)])
@@ -105,3 +105,18 @@ async def test_streams_have_the_headers_of_the_library(waiter: Waiter) -> None:
     assert isinstance(ours, EventSourceResponse)
     assert ours.raw_headers == usual.raw_headers
     assert vars(ours).keys() >= vars(usual).keys()
+
+
+def test_the_stages_of_an_answer_are_all_of_its_time() -> None:
+    answer = Answer(b"{}", queue_ms=3.0, upstream_ms=90.0)
+    assert dict(timings(answer, auth_ms=1.5, since_ms=100.0)) == {
+        b"x-ollm-overhead-ms": b"11.50",
+        b"server-timing": b"auth;dur=1.50, queue;dur=3.00, upstream;dur=90.00, relay;dur=7.00",
+    }
+
+
+def test_no_stage_is_negative_where_the_hosts_clocks_differ() -> None:
+    answer = Answer(b"{}", queue_ms=3.0, upstream_ms=90.0)
+    told = dict(timings(answer, auth_ms=0.0, since_ms=80.0))
+    assert told[b"x-ollm-overhead-ms"] == b"3.00"
+    assert told[b"server-timing"].endswith(b"relay;dur=0.00")

@@ -33,3 +33,19 @@ def test_a_bad_catalog_is_refused_with_the_place_and_the_reason(tmp_path):
     shown = CliRunner().invoke(commands(["config"]), ["config", "check", str(file)])
     assert shown.exit_code == 1
     assert "models.m: there is no provider 'none'" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("allow", "price", "is_told"),
+    [("all", "1", True), ("all", "0", False), ("scoped", "1", False)],
+)
+def test_free_dry_runs_beside_prices_are_told(tmp_path, allow: str, price: str, is_told: bool):
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        f'[dryrun]\nallow = "{allow}"\n[providers.p]\n[models.m]\n'
+        f'providers = [{{ provider = "p", upstream_model = "m", price = {{ output = {price} }} }}]\n'
+    )
+    shown = CliRunner().invoke(commands(["config"]), ["config", "check", str(file)])
+    assert shown.exit_code == 0
+    assert ('set dryrun.allow = "scoped"' in shown.stderr) is is_told
+    assert "dryrun" not in shown.stdout
