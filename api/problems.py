@@ -24,6 +24,7 @@ from shared.errors import (
     NotFound,
     NotPermitted,
     Overloaded,
+    RequestTimedOut,
     RequestTooLarge,
     TimedOut,
     TooManyRequests,
@@ -38,7 +39,7 @@ ROUTE_NOT_FOUND = NotFound("Not Found", code="route_not_found").body()
 BY_STATUS: dict[int, type[GatewayError]] = {
     error.status: error
     for error in (
-        InvalidRequest, NotAuthenticated, NotPermitted, NotFound, MethodNotAllowed, RequestTooLarge,
+        InvalidRequest, NotAuthenticated, NotPermitted, NotFound, MethodNotAllowed, RequestTimedOut, RequestTooLarge,
         UnsupportedMediaType, TooManyRequests, Internal, UpstreamFailed, Overloaded, TimedOut,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@
     ├── NotPermitted             403  known, but not allowed
     ├── NotFound                 404  no such model, user, route
     ├── MethodNotAllowed         405
+    ├── RequestTimedOut          408  the client was too slow
     ├── RequestTooLarge          413
     ├── UnsupportedMediaType     415
     ├── TooManyRequests          429  our limit, or the provider's
@@ -118,6 +119,12 @@ class NotFound(GatewayError):
 class MethodNotAllowed(GatewayError):
     status = 405
     type = "method_not_allowed"
+
+
+class RequestTimedOut(GatewayError):
+    status = 408
+    type = "timeout_error"
+    default_code = "request_timeout"
 
 
 class RequestTooLarge(GatewayError):

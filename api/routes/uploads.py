@@ -20,7 +20,7 @@ from api.upload import Upload, Uploads
 from api.waiter import Waiter
 from shared.dialects.faults import bad, missing
 from shared.dialects.transcription import Fields
-from shared.errors import GatewayError, TimedOut
+from shared.errors import GatewayError, RequestTimedOut
 from shared.job import JobHeader
 from shared.upload import CHUNK_BYTES, End, Form, encode_form
 
@@ -88,7 +88,7 @@ async def _in_time(intake: "Intake") -> None:
         async with asyncio.timeout(INTAKE_SECONDS):
             await intake.until_admissible()
     except TimeoutError as error:
-        raise TimedOut("The form was too slow.", code="request_timeout") from error
+        raise RequestTimedOut("The form was too slow.") from error
 
 
 async def _sent(intake: "Intake", waiter: Waiter) -> None:

@@ -38,6 +38,7 @@ ERRORS: dict[str, str] = {
     "401": "No key, or not one of ours.",
     "403": "Not allowed.",
     "404": "No such model.",
+    "408": "The request did not come in time.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "429": "Too many requests, here or at the provider.",
