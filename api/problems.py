@@ -39,8 +39,9 @@ ROUTE_NOT_FOUND = NotFound("Not Found", code="route_not_found").body()
 BY_STATUS: dict[int, type[GatewayError]] = {
     error.status: error
     for error in (
-        InvalidRequest, NotAuthenticated, NotPermitted, NotFound, MethodNotAllowed, RequestTimedOut, RequestTooLarge,
-        UnsupportedMediaType, TooManyRequests, Internal, UpstreamFailed, Overloaded, TimedOut,
+        InvalidRequest, NotAuthenticated, NotPermitted, NotFound, MethodNotAllowed,
+        RequestTimedOut, RequestTooLarge, UnsupportedMediaType, TooManyRequests, Internal,
+        UpstreamFailed, Overloaded, TimedOut,
     )
 }  # fmt: skip
 
