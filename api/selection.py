@@ -6,6 +6,7 @@ from shared.caller import Caller
 from shared.catalog import Catalog, Target
 from shared.dialects.request import InferenceRequest
 from shared.errors import NotFound, NotPermitted
+from shared.timeouts import Timeouts
 
 
 class Selection(NamedTuple):
@@ -14,6 +15,8 @@ class Selection(NamedTuple):
     function: str = ""
     variant: str = ""
     """Of the function."""
+    timeouts: Timeouts | None = None
+    """None: those of the model's providers."""
 
 
 def select(
@@ -23,13 +26,16 @@ def select(
     found = catalog.function(request.model)
     if found is None:
         target = _target(catalog, caller, request.model, request.model)
-        return Selection(target, pinned_provider=_pinned(target, request.variant_name))
+        pinned = _pinned(target, request.variant_name)
+        return Selection(target, pinned_provider=pinned, timeouts=target.model.timeouts)
     name, function = found
-    variant = request.variant_name or function.choose(name, episode_id)
-    if variant not in function.variants:
-        raise _no_variant("function", variant)
-    target = _target(catalog, caller, function.variants[variant].model, request.model)
-    return Selection(target, function=name, variant=variant)
+    chosen = request.variant_name or function.choose(name, episode_id)
+    variant = function.variants.get(chosen)
+    if variant is None:
+        raise _no_variant("function", chosen)
+    target = _target(catalog, caller, variant.model, request.model)
+    timeouts = variant.timeouts or target.model.timeouts
+    return Selection(target, function=name, variant=chosen, timeouts=timeouts)
 
 
 def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:

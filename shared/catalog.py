@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from shared.function import Function, problems
+from shared.timeouts import Retries, Timeouts
 from shared.usage import Price
 
 Tier = Literal["TEE", "ZDR", ""]
@@ -37,24 +38,6 @@ class CatalogInvalid(Exception):
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
     pass
-
-
-class Timeouts(_Table, frozen=True):
-    """Seconds."""
-
-    connect: float = 5.0
-    first_byte: float = 60.0
-    """From the send to the first event (stream) or the whole answer's head."""
-    total: float = 600.0
-    """For the whole job: retries and fallback included."""
-
-
-class Retries(_Table, frozen=True):
-    attempts: int = 2
-    """Sends per provider, the first included, before the next provider is asked."""
-    backoff_seconds: float = 0.1
-    """Doubles each time, with full jitter."""
-    max_backoff_seconds: float = 5.0
 
 
 class Breaker(_Table, frozen=True):

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from shared.timeouts import Retries, Timeouts
+
 DRAWS = 2**64
 SAMPLING = (
     "temperature",
@@ -45,6 +47,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     stop: list[str] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
+    timeouts: Timeouts | None = None
+    """None: the model's."""
+    retries: Retries | None = None
+    """None: those of the model's providers."""
 
     def applied(self, fields: dict[str, Any], function: str) -> dict[str, Any]:
         """A request's document with what this variant adds; what the request says goes first."""

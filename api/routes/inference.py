@@ -127,7 +127,7 @@ class Inference:
         if selection.function and not self._endpoint.has_functions:
             raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
-        times = target.model.timeouts
+        times = selection.timeouts
         total = times.total if times else _total_seconds(catalog, target)
         return JobHeader(
             request_id=scope[REQUEST_ID],

@@ -7,13 +7,14 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider, Retries, Timeouts
+from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
 from shared.clock import Clock
 from shared.errors import NotFound, Overloaded
 from shared.function import Variant
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
+from shared.timeouts import Retries, Timeouts
 from shared.usage import Price
 from workers.inference.breaker import Breaker
 from workers.providers.base import UpstreamProvider
@@ -93,8 +94,7 @@ class Routing:
                 failure = failure or error
                 continue
             routes += [
-                msgspec.structs.replace(route, function=name, variant_name=key, variant=variant)
-                for route in found
+                _as_variant(route, function=name, name=key, variant=variant) for route in found
             ]
         if failure is not None and not routes:
             raise failure
@@ -133,15 +133,31 @@ class Routing:
             model=name,
             upstream_model=one.upstream_model,
             price=one.price or model.price,
-            timeouts={
-                "connect": times.connect,
-                "read": times.first_byte,
-                "write": WRITE_SECONDS,
-                "pool": POOL_SECONDS,
-            },
+            timeouts=_timeouts(times),
             retries=provider.settings.retries,
             breaker=breaker,
         )
+
+
+def _as_variant(route: Route, *, function: str, name: str, variant: Variant) -> Route:
+    """A model's route as a variant takes it: with its own timeouts and retries, where it has some."""
+    return msgspec.structs.replace(
+        route,
+        function=function,
+        variant_name=name,
+        variant=variant,
+        timeouts=_timeouts(variant.timeouts) if variant.timeouts else route.timeouts,
+        retries=variant.retries or route.retries,
+    )
+
+
+def _timeouts(times: Timeouts) -> Mapping[str, float | None]:
+    return {
+        "connect": times.connect,
+        "read": times.first_byte,
+        "write": WRITE_SECONDS,
+        "pool": POOL_SECONDS,
+    }
 
 
 def backoff(retries: Retries, attempt: int, asked: float | None) -> float:

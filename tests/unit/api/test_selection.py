@@ -10,6 +10,7 @@ from shared.catalog import Catalog
 from shared.dialects.request import InferenceRequest
 from shared.errors import NotFound, NotPermitted
 from shared.ids import new_id
+from shared.timeouts import Timeouts
 
 CATALOG = Catalog.from_toml(
     """
@@ -24,6 +25,7 @@ model = "m"
 [functions.f.variants.w]
 model = "n"
 weight = 0
+timeouts = { total = 7 }
 """
 )
 FUNCTION = "ollm::function_name::f"
@@ -47,6 +49,10 @@ def test_a_function_selects_a_variant_and_its_model() -> None:
 def test_a_variant_by_name_is_the_only_one() -> None:
     found = selected(FUNCTION, "w")
     assert (found.variant, found.target.name) == ("w", "n")
+
+
+def test_a_variants_timeouts_go_before_its_models() -> None:
+    assert [selected(FUNCTION, name).timeouts for name in ("w", "v")] == [Timeouts(total=7), None]
 
 
 def test_with_a_model_a_variant_is_one_of_its_providers() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from shared import catalog, function
+from shared import catalog, function, timeouts
 from shared.catalog import Catalog, Document
 from shared.settings import Settings
 from shared.usage import Price
@@ -27,8 +27,8 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Limits: "`[limits]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",
-    catalog.Timeouts: "`timeouts`",
-    catalog.Retries: "`retries`",
+    timeouts.Timeouts: "`timeouts`",
+    timeouts.Retries: "`retries`",
     catalog.Breaker: "`breaker`",
     catalog.Model: "`[models.<name>]`",
     catalog.ModelProvider: "`providers` of a model",

@@ -5,10 +5,11 @@ from typing import Any
 import httpx
 
 from shared.catalog import Breaker as BreakerSettings
-from shared.catalog import Provider, Retries
+from shared.catalog import Provider
 from shared.clock import Clock, StillClock
 from shared.ids import new_id
 from shared.job import JobHeader, encode_header
+from shared.timeouts import Retries
 from shared.usage import Price
 from shared.valkey.keys import ShardKeys
 from shared.valkey.lane import Claim
