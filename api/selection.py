@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from shared.caller import Caller
 from shared.catalog import Catalog, Target
+from shared.dialects.faults import bad
 from shared.dialects.request import InferenceRequest
 from shared.errors import NotFound, NotPermitted
 from shared.timeouts import Timeouts
@@ -22,10 +23,12 @@ class Selection(NamedTuple):
 def select(
     catalog: Catalog, caller: Caller, request: InferenceRequest, episode_id: str
 ) -> Selection:
-    """Raises NotFound and NotPermitted. A key that may use a model may use it as a variant too."""
+    """Raises NotFound, NotPermitted and InvalidRequest. A key that may use a model may use it as a variant too."""
     found = catalog.function(request.model)
     if found is None:
         target = _target(catalog, caller, request.model, request.model)
+        if request.has_arguments:
+            raise bad("messages", "has 'ollm::arguments', which only functions take")
         pinned = _pinned(target, request.variant_name)
         return Selection(target, pinned_provider=pinned, timeouts=target.model.timeouts)
     name, function = found

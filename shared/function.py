@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from shared.prompt import rendered
+from shared.template import TemplateInvalid, compiled
 from shared.timeouts import Retries, Timeouts
 
 DRAWS = 2**64
@@ -36,6 +38,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """Its share, among those of its function. 0: only by name, or as a fallback."""
     system: str = ""
     """A system message, before those of the request."""
+    system_template: str = ""
+    """A template, for the request's system message."""
+    user_template: str = ""
+    """A template, for the request's user messages."""
     json_schema: str = ""
     """JSON text: what the answer must look like, where the request does not say."""
     temperature: float | None = None
@@ -53,7 +59,10 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """None: those of the model's providers."""
 
     def applied(self, fields: dict[str, Any], function: str) -> dict[str, Any]:
-        """A request's document with what this variant adds; what the request says goes first."""
+        """A request's document with what this variant adds; what the request says goes first.
+
+        Raises InvalidRequest where the request does not fit the templates.
+        """
         document = dict(fields)
         for name in SAMPLING:
             value = getattr(self, name)
@@ -65,9 +74,14 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
             schema = msgspec.Raw(self.json_schema.encode())
             wanted = {"name": function, "schema": schema, "strict": True}
             document["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        if self.system:
-            document["messages"] = [{"role": "system", "content": self.system}, *fields["messages"]]
+        document["messages"] = self._messages(fields["messages"])
         return document
+
+    def _messages(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        messages = rendered(asked, system=self.system_template, user=self.user_template)
+        if self.system:
+            return [{"role": "system", "content": self.system}, *messages]
+        return messages
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +123,20 @@ def problems(function: Function) -> Iterator[str]:
         if name not in function.variants:
             yield f"fallback: there is no variant {name!r}"
     for name, variant in function.variants.items():
-        if variant.json_schema and not _is_object(variant.json_schema):
-            yield f"variants.{name}.json_schema: not a JSON object"
+        for problem in _problems_of(variant):
+            yield f"variants.{name}.{problem}"
+
+
+def _problems_of(variant: Variant) -> Iterator[str]:
+    if variant.json_schema and not _is_object(variant.json_schema):
+        yield "json_schema: not a JSON object"
+    if variant.system and variant.system_template:
+        yield "system_template: there is a 'system' already"
+    for name in ("system_template", "user_template"):
+        try:
+            compiled(getattr(variant, name))
+        except TemplateInvalid as error:
+            yield f"{name}: {error}"
 
 
 def _is_object(text: str) -> bool:

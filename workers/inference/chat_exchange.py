@@ -1,7 +1,7 @@
 """A chat completion as an exchange with a provider: the request, the whole answer, the stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -26,23 +26,25 @@ DONE_EVENT = b"[DONE]"
 class ChatExchange:
     """One job's; an answer is begun anew with every attempt."""
 
-    def __init__(self, job: Job, body: bytes) -> None:
+    def __init__(self, job: Job, body: bytes, routes: Sequence[Route]) -> None:
+        """Raises InvalidRequest: a request fits the templates of all its variants, or none is asked."""
         self._job = job
         self._document = decode(body)
+        self._of_variants: dict[str, dict[str, Any]] = {}
+        for route in routes:
+            if route.variant is not None and route.variant_name not in self._of_variants:
+                applied = route.variant.applied(self._document, route.function)
+                self._of_variants[route.variant_name] = applied
         self.input_estimate = estimate_input_tokens(self._document)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         return route.provider.request(
             "chat.completions",
-            dialect.to_upstream(self._asked(route), route.upstream_model),
+            dialect.to_upstream(
+                self._of_variants.get(route.variant_name, self._document), route.upstream_model
+            ),
             row_id=attempt.row_id,
             timeouts=route.timeouts,
-        )
-
-    def _asked(self, route: Route) -> dict[str, Any]:
-        variant = route.variant
-        return (
-            self._document if variant is None else variant.applied(self._document, route.function)
         )
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:

@@ -5,6 +5,7 @@ vector of 3,072 numbers is neither read nor written here.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import httpx
@@ -37,7 +38,7 @@ class DocumentExchange(ABC):
     promised: ClassVar[str]
     """The member, an array, without which a 200 is no answer."""
 
-    def __init__(self, job: Job, body: bytes) -> None:
+    def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
         self._fields = decode(body)
         self.input_estimate = -(-self._characters(self._fields) // CHARACTERS_PER_INPUT_TOKEN)

@@ -74,9 +74,9 @@ class Collaborators:
 
 
 class Begin(Protocol):
-    """Makes an endpoint's exchange of an opened body. Raises GatewayError."""
+    """Makes an endpoint's exchange of an opened body, for these routes. Raises GatewayError."""
 
-    def __call__(self, job: "Job", body: bytes, /) -> Exchange: ...
+    def __call__(self, job: "Job", body: bytes, routes: Sequence[Route], /) -> Exchange: ...
 
 
 class Job:
@@ -123,9 +123,9 @@ class Job:
             await asyncio.sleep(UNKNOWN_SECONDS)
             await self._recorder.give_back(held)
             return
-        exchange = self._begin(self, self._opened())
         self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
         model, routes = routing.routes_of(header)
+        exchange = self._begin(self, self._opened(), routes)
         self._model_label = routing.label(header.model)
         await self._try(exchange, routes, model.tier)
 

@@ -8,7 +8,7 @@ from api.selection import select
 from shared.caller import Caller
 from shared.catalog import Catalog
 from shared.dialects.request import InferenceRequest
-from shared.errors import NotFound, NotPermitted
+from shared.errors import InvalidRequest, NotFound, NotPermitted
 from shared.ids import new_id
 from shared.timeouts import Timeouts
 
@@ -31,12 +31,14 @@ timeouts = { total = 7 }
 FUNCTION = "ollm::function_name::f"
 
 
-def selected(model: str, variant: str | None = None, allowed: set[str] | None = None) -> Any:
+def selected(
+    model: str, variant: str | None = None, allowed: set[str] | None = None, **request_: Any
+) -> Any:
     caller = Caller(
         tenant="t", user="u", key_id=None,
         allowed_models=None if allowed is None else frozenset(allowed),
     )  # fmt: skip
-    request = InferenceRequest(fields={}, model=model, variant_name=variant)
+    request = InferenceRequest(fields={}, model=model, variant_name=variant, **request_)
     return select(CATALOG, caller, request, new_id())
 
 
@@ -73,6 +75,12 @@ def test_what_does_not_exist_is_not_found(model: str, variant: str | None, param
     with pytest.raises(NotFound) as refused:
         selected(model, variant)
     assert (refused.value.code, refused.value.param) == ("model_not_found", param)
+
+
+def test_only_functions_take_arguments() -> None:
+    assert selected(FUNCTION, has_arguments=True).function == "f"
+    with pytest.raises(InvalidRequest, match="ollm::arguments"):
+        selected("m", has_arguments=True)
 
 
 def test_a_key_for_some_models_gets_no_other_by_way_of_a_function() -> None:

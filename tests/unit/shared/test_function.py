@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from shared.catalog import Catalog, CatalogInvalid
+from shared.errors import InvalidRequest
 from shared.function import Function, Variant
 from shared.ids import new_id
 
@@ -63,6 +64,18 @@ def test_a_system_text_comes_before_the_requests_messages() -> None:
     assert len(ASKED["messages"]) == 1, "the request itself is left alone"
 
 
+def test_templates_render_the_requests_messages() -> None:
+    variant = Variant(model="m", system="Be kind.", user_template="Weather in {{ city }}?")
+    part = {"type": "text", "ollm::arguments": {"city": "Oslo"}}
+    asked = {"messages": [{"role": "user", "content": [part]}]}
+    assert variant.applied(asked, "f")["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Weather in Oslo?"},
+    ]
+    with pytest.raises(InvalidRequest, match="has no place"):
+        variant.applied(ASKED, "f")
+
+
 def test_a_schema_is_asked_for_where_the_request_has_no_format() -> None:
     variant = Variant(model="m", json_schema='{"type":"object","x":1.5}')
     sent = msgspec.json.decode(msgspec.json.encode(variant.applied(ASKED, "f")))
@@ -109,6 +122,14 @@ def test_a_function_is_found_by_its_prefix_alone() -> None:
         ('[functions.f.variants.v]\nmodel = "m"\njson_schema = "{"\n', "json_schema"),
         ('[functions.f.variants.v]\nmodel = "m"\njson_schema = "[]"\n', "json_schema"),
         ('[functions.f.variants.v]\nmodel = "m"\nunheard_of = 1\n', "unheard_of"),
+        (
+            '[functions.f.variants.v]\nmodel = "m"\nsystem = "x"\nsystem_template = "y"\n',
+            "functions.f: variants.v.system_template: there is a 'system'",
+        ),
+        (
+            '[functions.f.variants.v]\nmodel = "m"\nuser_template = """\n{{ x }}\n{% if %}"""\n',
+            "functions.f: variants.v.user_template: line 2",
+        ),
         (
             '[functions.f.variants.v]\nmodel = "m"\n[functions.f.variants.w]\nmodel = "tee"\n',
             "several tiers",
