@@ -12,33 +12,45 @@ from shared.timeouts import Timeouts
 
 class Selection(NamedTuple):
     target: Target
+    total_seconds: float
+    """The whole budget: of several who may answer, the most patient one's."""
     pinned_provider: str | None = None
     function: str = ""
     variant: str = ""
     """Of the function."""
-    timeouts: Timeouts | None = None
-    """None: those of the model's providers."""
 
 
 def select(
     catalog: Catalog, caller: Caller, request: InferenceRequest, episode_id: str
 ) -> Selection:
-    """Raises NotFound, NotPermitted and InvalidRequest. A key that may use a model may use it as a variant too."""
+    """Raises NotFound, NotPermitted and InvalidRequest. A key that may use a model may use it as a
+    variant too; for a panel it must be one for all models that are asked."""
     found = catalog.function(request.model)
     if found is None:
         target = _target(catalog, caller, request.model, request.model)
         if request.has_arguments:
             raise bad("messages", "has 'ollm::arguments', which only functions take")
         pinned = _pinned(target, request.variant_name)
-        return Selection(target, pinned_provider=pinned, timeouts=target.model.timeouts)
+        return Selection(target, _total_seconds(catalog, target, None), pinned_provider=pinned)
     name, function = found
     chosen = request.variant_name or function.choose(name, episode_id)
-    variant = function.variants.get(chosen)
-    if variant is None:
+    if chosen not in function.variants:
         raise _no_variant("function", chosen)
-    target = _target(catalog, caller, variant.model, request.model)
-    timeouts = variant.timeouts or target.model.timeouts
-    return Selection(target, function=name, variant=chosen, timeouts=timeouts)
+    asked = function.asked_by(chosen)
+    targets = [_target(catalog, caller, one.model, request.model) for one in asked]
+    total = max(
+        _total_seconds(catalog, target, one.timeouts)
+        for target, one in zip(targets, asked, strict=True)
+    )
+    return Selection(targets[0], total, function=name, variant=chosen)
+
+
+def _total_seconds(catalog: Catalog, target: Target, own: Timeouts | None) -> float:
+    times = own or target.model.timeouts
+    if times is not None:
+        return times.total
+    providers = catalog.document.providers
+    return max(providers[route.provider].timeouts.total for route in target.model.providers)
 
 
 def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:

@@ -17,6 +17,15 @@ ROLES = {"system": "system", "developer": "system", "user": "user"}
 Message = dict[str, Any]
 
 
+def has_arguments(messages: Sequence[Message]) -> bool:
+    return any(
+        ARGUMENTS in part
+        for message in messages
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
+
+
 def rendered(messages: Sequence[Message], *, system: str, user: str) -> list[Message]:
     """The messages by these templates; an empty one leaves its role as it is. Raises InvalidRequest.
 

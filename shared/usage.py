@@ -1,5 +1,6 @@
 """What a call used, by kind of token, and what that costs at a price."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -58,6 +59,36 @@ def usage_from_openai(document: Any) -> Usage | None:
         reasoning_tokens=_count(completion_details, "reasoning_tokens"),
         audio_input_tokens=_count(prompt_details, "audio_tokens"),
         audio_output_tokens=_count(completion_details, "audio_tokens"),
+    )
+
+
+def counters(usage: Usage) -> dict[str, int]:
+    """The members that every `usage` of a chat completion has."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def as_openai(usage: Usage) -> dict[str, Any]:
+    """The `usage` of a chat completion, with its details where there are some."""
+    document: dict[str, Any] = {**counters(usage)}
+    cached, reasoning = usage.cached_input_tokens, usage.reasoning_tokens
+    heard, spoken = usage.audio_input_tokens, usage.audio_output_tokens
+    if cached or heard:
+        document["prompt_tokens_details"] = {"cached_tokens": cached, "audio_tokens": heard}
+    if reasoning or spoken:
+        details = {"reasoning_tokens": reasoning, "audio_tokens": spoken}
+        document["completion_tokens_details"] = details
+    return document
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum of each kind."""
+    some = list(usages)
+    return Usage(
+        **{name: sum(getattr(one, name) for one in some) for name in Usage.__struct_fields__}
     )
 
 

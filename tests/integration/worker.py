@@ -64,6 +64,7 @@ class StartedWorker:
     shelf: Shelf
     stop: asyncio.Event
     task: asyncio.Task[None]
+    metrics: Metrics
 
     async def drained(self) -> None:
         """As by SIGTERM."""
@@ -107,7 +108,7 @@ async def a_worker(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(runner.run(stop, drain_seconds))
         await runner.commands.connected(ANSWER_SECONDS)
-        yield StartedWorker(name, runner, shelf, stop, task)
+        yield StartedWorker(name, runner, shelf, stop, task, metrics)
         task.cancel()
     await transport.aclose()
 

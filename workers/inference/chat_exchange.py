@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -10,7 +10,7 @@ from shared.dialects import chat as dialect
 from shared.dialects.request import decode
 from shared.errors import UpstreamFailed
 from workers.inference.attempt import Attempt
-from workers.inference.chat import ChatAnswer, estimate_input_tokens
+from workers.inference.chat import ChatAnswer, Earlier, estimate_input_tokens
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.routing import Route
@@ -26,10 +26,24 @@ DONE_EVENT = b"[DONE]"
 class ChatExchange:
     """One job's; an answer is begun anew with every attempt."""
 
-    def __init__(self, job: Job, body: bytes, routes: Sequence[Route]) -> None:
+    @classmethod
+    def begin(cls, job: Job, body: bytes, routes: Sequence[Route]) -> Self:
+        """Of a sealed body. Raises InvalidRequest."""
+        return cls(job, decode(body), routes)
+
+    def __init__(
+        self,
+        job: Job,
+        document: dict[str, Any],
+        routes: Sequence[Route],
+        *,
+        earlier: Earlier | None = None,
+    ) -> None:
         """Raises InvalidRequest: a request fits the templates of all its variants, or none is asked."""
         self._job = job
-        self._document = decode(body)
+        self._document = document
+        self.header = job.header
+        self.earlier = earlier
         self._of_variants: dict[str, dict[str, Any]] = {}
         for route in routes:
             if route.variant is not None and route.variant_name not in self._of_variants:
@@ -48,15 +62,19 @@ class ChatExchange:
         )
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        header = self._job.header
         answer = ChatAnswer(
-            header, provider_type=route.provider.settings.type, clock=self._job.clock
+            self.header,
+            provider_type=route.provider.settings.type,
+            clock=self._job.clock,
+            earlier=self.earlier,
         )
-        if header.stream:
+        if self.header.stream:
             await self._relay_stream(response, answer, attempt)
         else:
             data = await read_all(response, self._job.max_answer_bytes)
-            self._job.end_whole(attempt, answer.whole(data, attempt, self.input_estimate))
+            body = answer.whole(data, attempt, self.input_estimate)
+            self._job.calls.complete(attempt)
+            self._job.end_whole(body)
 
     async def _relay_stream(
         self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt
@@ -96,7 +114,8 @@ class ChatExchange:
             self._job.post(b"".join(out), output_seen=attempt.output_seen)
             return False
         out.append(answer.ending(attempt, self.input_estimate))
-        self._job.end_stream(attempt, b"".join(out))
+        self._job.calls.complete(attempt)
+        self._job.end_stream(b"".join(out))
         return True
 
     async def _rest(self, pieces: AsyncIterator[bytes]) -> None:

@@ -40,6 +40,7 @@ class DocumentExchange(ABC):
 
     def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
+        self.header = job.header
         self._fields = decode(body)
         self.input_estimate = -(-self._characters(self._fields) // CHARACTERS_PER_INPUT_TOKEN)
 
@@ -66,7 +67,8 @@ class DocumentExchange(ABC):
                 "data": data.decode("utf-8", "replace"),
             }
             answer["ollm_raw_response"] = [raw]
-        self._job.end_whole(attempt, _encode(answer))
+        self._job.calls.complete(attempt)
+        self._job.end_whole(_encode(answer))
 
     def _read(self, data: bytes) -> Members:
         """Raises AttemptFailed: what a provider sends is not trusted."""

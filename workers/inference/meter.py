@@ -16,6 +16,9 @@ class Meter:
     def ended(self, outcome: str) -> None:
         self._metrics.jobs.labels(outcome).inc()
 
+    def chosen(self, outcome: str) -> None:
+        self._metrics.choices.labels(outcome).inc()
+
     def attempted(
         self, row: SpendRow, *, model: str, upstream_seconds: float, ttft: float | None
     ) -> None:

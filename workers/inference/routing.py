@@ -10,12 +10,12 @@ import structlog
 from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
 from shared.clock import Clock
 from shared.errors import NotFound, Overloaded
-from shared.function import Variant
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
 from shared.timeouts import Retries, Timeouts
 from shared.usage import Price
+from shared.variant import Variant
 from workers.inference.breaker import Breaker
 from workers.providers.base import UpstreamProvider
 from workers.providers.registry import Credentials, build
@@ -35,6 +35,7 @@ class Route(msgspec.Struct, frozen=True):
     provider: UpstreamProvider
     model: str
     """The catalog's name."""
+    tier: str
     upstream_model: str
     price: Price
     timeouts: Mapping[str, float | None]
@@ -75,30 +76,32 @@ class Routing:
     def routes_of(self, header: JobHeader) -> tuple[Model, Sequence[Route]]:
         """A job's routes: its model's, or those of a variant and then of its fallbacks.
 
-        Raises NotFound, or Overloaded.
+        A panel (`workers.inference.panel`) has none of its own. Raises NotFound, or Overloaded.
         """
         if not header.function:
             return self.routes(header.model, header.pinned_provider)
-        if header.variant_is_pinned:
-            return self._variant_routes(header.function, [header.variant])
         function = self.catalog.document.functions[header.function]
-        return self._variant_routes(header.function, function.in_order(header.variant))
-
-    def _variant_routes(self, name: str, variants: Sequence[str]) -> tuple[Model, Sequence[Route]]:
-        function, routes, failure = self.catalog.document.functions[name], [], None
-        for key in variants:
-            variant = function.variants[key]
+        names = [header.variant] if header.variant_is_pinned else function.in_order(header.variant)
+        routes: list[Route] = []
+        failure = None
+        for name in names:
+            variant = function.variants[name]
+            if variant.is_panel:
+                continue
             try:
-                _, found = self.routes(variant.model, None)
+                routes += self.variant_routes(header.function, name, variant)
             except (NotFound, Overloaded) as error:
                 failure = failure or error
-                continue
-            routes += [
-                _as_variant(route, function=name, name=key, variant=variant) for route in found
-            ]
-        if failure is not None and not routes:
+        if failure is not None and not routes and not function.variants[names[0]].is_panel:
             raise failure
-        return self.catalog.document.models[function.variants[variants[0]].model], routes
+        return self.catalog.document.models[header.model], routes
+
+    def variant_routes(self, function: str, name: str, variant: Variant) -> list[Route]:
+        """Raises NotFound, or Overloaded."""
+        _, found = self.routes(variant.model, None)
+        return [
+            _as_variant(route, function=function, name=name, variant=variant) for route in found
+        ]
 
     def label(self, model: str) -> str:
         """The model as a metric label: names outside the catalog are the client's to choose."""
@@ -131,6 +134,7 @@ class Routing:
         return Route(
             provider=provider,
             model=name,
+            tier=model.tier,
             upstream_model=one.upstream_model,
             price=one.price or model.price,
             timeouts=_timeouts(times),

@@ -10,7 +10,6 @@ from shared.catalog import Catalog
 from shared.dialects.request import InferenceRequest
 from shared.errors import InvalidRequest, NotFound, NotPermitted
 from shared.ids import new_id
-from shared.timeouts import Timeouts
 
 CATALOG = Catalog.from_toml(
     """
@@ -54,7 +53,7 @@ def test_a_variant_by_name_is_the_only_one() -> None:
 
 
 def test_a_variants_timeouts_go_before_its_models() -> None:
-    assert [selected(FUNCTION, name).timeouts for name in ("w", "v")] == [Timeouts(total=7), None]
+    assert [selected(FUNCTION, name).total_seconds for name in ("w", "v")] == [7, 600]
 
 
 def test_with_a_model_a_variant_is_one_of_its_providers() -> None:

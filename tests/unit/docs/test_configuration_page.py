@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from shared import catalog, function, timeouts
+from shared import catalog, function, timeouts, variant
 from shared.catalog import Catalog, Document
 from shared.settings import Settings
 from shared.usage import Price
@@ -33,7 +33,8 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Model: "`[models.<name>]`",
     catalog.ModelProvider: "`providers` of a model",
     function.Function: "`[functions.<name>]`",
-    function.Variant: "`variants` of a function",
+    variant.Variant: "`variants` of a function",
+    variant.Aggregator: "`evaluator` and `fuser` of a variant",
     Price: "`price`",
     catalog.DetectionRule: "`[[detection]]`",
 }

@@ -8,8 +8,9 @@ import pytest
 
 from shared.catalog import Catalog, CatalogInvalid
 from shared.errors import InvalidRequest
-from shared.function import Function, Variant
+from shared.function import Function
 from shared.ids import new_id
+from shared.variant import Variant
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
 

@@ -65,6 +65,7 @@ def a_route(price: Price, clock: Clock | None = None) -> Route:
     return Route(
         provider=OpenAIProvider("sim", settings, base_url=settings.base_url, api_key="key"),
         model="sim_echo",
+        tier="",
         upstream_model="sim/echo",
         price=price,
         timeouts=httpx.Timeout(5.0).as_dict(),

@@ -105,7 +105,7 @@ def test_a_variant_has_timeouts_and_retries_of_its_own() -> None:
         "none": {"model": "patient", "weight": 0},
     }
     of = a_catalog(PROVIDERS, MODELS, functions={"f": {"variants": variants, "fallback": ["none"]}})
-    _, (own, none) = routing(of).routes_of(a_header(function="f", variant="own"))
+    _, (own, none) = routing(of).routes_of(a_header(model="patient", function="f", variant="own"))
     assert (own.timeouts["read"], own.retries.attempts) == (7, 5)
     assert (none.timeouts["read"], none.retries.attempts) == (9, Retries().attempts)
 
