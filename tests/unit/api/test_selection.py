@@ -25,6 +25,11 @@ model = "m"
 model = "n"
 weight = 0
 timeouts = { total = 7 }
+[functions.f.variants.best]
+type = "best_of_n"
+weight = 0
+candidates = ["w", "v"]
+evaluator = { model = "n", timeouts = { total = 900 } }
 """
 )
 FUNCTION = "ollm::function_name::f"
@@ -74,6 +79,14 @@ def test_what_does_not_exist_is_not_found(model: str, variant: str | None, param
     with pytest.raises(NotFound) as refused:
         selected(model, variant)
     assert (refused.value.code, refused.value.param) == ("model_not_found", param)
+
+
+def test_a_panel_has_the_time_of_its_most_patient_and_needs_permission_for_all() -> None:
+    found = selected(FUNCTION, "best", {"m", "n"})
+    assert (found.variant, found.target.name, found.total_seconds) == ("best", "n", 900)
+    for allowed in ({"m"}, {"n"}):
+        with pytest.raises(NotPermitted):
+            selected(FUNCTION, "best", allowed)
 
 
 def test_only_functions_take_arguments() -> None:

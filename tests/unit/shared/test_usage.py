@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from shared.money import from_nano, settle, to_nano
-from shared.usage import Price, Usage, highest, usage_from_openai
+from shared.usage import Price, Usage, as_openai, highest, total, usage_from_openai
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,14 @@ def test_all_kinds_are_read_and_details_may_be_null() -> None:
     assert usage_from_openai({**document, "prompt_tokens_details": None}) == Usage(
         10, 20, 0, 5, 0, 2
     )
+
+
+def test_a_sum_of_usages_reads_back_as_it_was() -> None:
+    assert total([]) == Usage()
+    sum_of_all = total([Usage(10, 20, 3, 5, 1, 2), Usage(1, 2)])
+    assert sum_of_all == Usage(11, 22, 3, 5, 1, 2)
+    assert usage_from_openai(as_openai(sum_of_all)) == sum_of_all
+    assert as_openai(Usage(1, 2)).keys() == {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 def test_repeated_usage_in_a_stream_is_a_running_total() -> None:
