@@ -38,6 +38,9 @@ def catalog(provider: ScriptedProvider, **settings: Any) -> Catalog:
         "a": {"model": "a", "system": "Be A."},
         "b": {"model": "b", "weight": 0},
         "t": {"model": "a", "weight": 0, "user_template": "Weather in {{ city }}?"},
+        "again": {
+            "model": "a", "weight": 0, "retries": {"attempts": 3, "backoff_seconds": 0.001},
+        },
         "best": {
             "type": "best_of_n", "weight": 0, "candidates": ["a", "b"],
             "evaluator": {"model": "judge", "system": "Judge.", "max_tokens": 9},
@@ -54,7 +57,7 @@ def catalog(provider: ScriptedProvider, **settings: Any) -> Catalog:
     models = {name: {"providers": ["p"], "price": PRICE} for name in ("a", "b", "judge", "spare")}
     variants["spare"] = {"model": "spare", "weight": 0}
     return a_catalog(
-        {"p": {"base_url": provider.url, **PATIENT}},
+        {"p": {"base_url": provider.url, "breaker": {"failures": 100}, **PATIENT}},
         models,
         functions={"f": {"variants": variants, "fallback": ["spare"]}},
     )
@@ -239,6 +242,21 @@ async def test_where_all_candidates_fail_the_fallbacks_follow_and_a_pinned_varia
     assert [told(row) for row in rows if row.billed] == [
         ("spare", "spare", "completed", None, True)
     ]
+
+
+async def test_calls_that_fail_side_by_side_each_write_their_row_once(
+    valkey_db: str, queue: Queue
+) -> None:
+    async with scripted(fails(500)) as provider:
+        of = catalog(provider, candidates=["again"] * 8)
+        asker = Asker(queue, of)
+        async with a_worker(valkey_db, of):
+            await asker.ended(await ask(asker))
+            rows = await asker.rows(24)
+            await asker.at_rest()
+    assert len(provider.calls) == 24
+    assert each_has_one_row(provider, rows)
+    assert sorted(row.attempt for row in rows) == list(range(1, 25))
 
 
 async def test_a_chosen_answer_is_streamed_where_the_client_streams(
