@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 from shared.caller import Caller
 from shared.catalog import Catalog, Target
+from shared.dialects.faults import bad
 from shared.dialects.request import InferenceRequest
 from shared.errors import NotFound, NotPermitted
+from shared.timeouts import Timeouts
 
 
 class Selection(NamedTuple):
     target: Target
+    total_seconds: float
+    """The whole budget: of several who may answer, the most patient one's."""
     pinned_provider: str | None = None
     function: str = ""
     variant: str = ""
@@ -19,17 +23,34 @@ class Selection(NamedTuple):
 def select(
     catalog: Catalog, caller: Caller, request: InferenceRequest, episode_id: str
 ) -> Selection:
-    """Raises NotFound and NotPermitted. A key that may use a model may use it as a variant too."""
+    """Raises NotFound, NotPermitted and InvalidRequest. A key that may use a model may use it as a
+    variant too; for a panel it must be one for all models that are asked."""
     found = catalog.function(request.model)
     if found is None:
         target = _target(catalog, caller, request.model, request.model)
-        return Selection(target, pinned_provider=_pinned(target, request.variant_name))
+        if request.has_arguments:
+            raise bad("messages", "has 'ollm::arguments', which only functions take")
+        pinned = _pinned(target, request.variant_name)
+        return Selection(target, _total_seconds(catalog, target, None), pinned_provider=pinned)
     name, function = found
-    variant = request.variant_name or function.choose(name, episode_id)
-    if variant not in function.variants:
-        raise _no_variant("function", variant)
-    target = _target(catalog, caller, function.variants[variant].model, request.model)
-    return Selection(target, function=name, variant=variant)
+    chosen = request.variant_name or function.choose(name, episode_id)
+    if chosen not in function.variants:
+        raise _no_variant("function", chosen)
+    asked = function.asked_by(chosen)
+    targets = [_target(catalog, caller, one.model, request.model) for one in asked]
+    total = max(
+        _total_seconds(catalog, target, one.timeouts)
+        for target, one in zip(targets, asked, strict=True)
+    )
+    return Selection(targets[0], total, function=name, variant=chosen)
+
+
+def _total_seconds(catalog: Catalog, target: Target, own: Timeouts | None) -> float:
+    times = own or target.model.timeouts
+    if times is not None:
+        return times.total
+    providers = catalog.document.providers
+    return max(providers[route.provider].timeouts.total for route in target.model.providers)
 
 
 def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:

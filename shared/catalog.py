@@ -17,6 +17,7 @@ import msgspec
 from shared.function import Function, problems
 from shared.price import Price
 from shared.price import faults as price_faults
+from shared.timeouts import Retries, Timeouts
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
@@ -30,7 +31,9 @@ MAX_PAYLOAD_BYTES = 480 << 20
 MAX_TTL_SECONDS = 366 * 86_400
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
-"""Spend rows a job may write: two attempts at each of two providers."""
+"""Spend rows a job may write, at least: two attempts at each of two providers."""
+MAX_ROWS_PER_JOB = 32
+"""A hundred jobs are settled by one call, and Lua hands on no more than 8,000 values at once."""
 
 
 class CatalogInvalid(Exception):
@@ -39,24 +42,6 @@ class CatalogInvalid(Exception):
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
     pass
-
-
-class Timeouts(_Table, frozen=True):
-    """Seconds."""
-
-    connect: float = 5.0
-    first_byte: float = 60.0
-    """From the send to the first event (stream) or the whole answer's head."""
-    total: float = 600.0
-    """For the whole job: retries and fallback included."""
-
-
-class Retries(_Table, frozen=True):
-    attempts: int = 2
-    """Sends per provider, the first included, before the next provider is asked."""
-    backoff_seconds: float = 0.1
-    """Doubles each time, with full jitter."""
-    max_backoff_seconds: float = 5.0
 
 
 class Breaker(_Table, frozen=True):
@@ -193,6 +178,7 @@ class Catalog:
     def __init__(self, document: Document) -> None:
         self.document = document
         _check(document)
+        _check_rows(self)
 
     @classmethod
     def from_toml(cls, text: str) -> "Catalog":
@@ -223,6 +209,14 @@ class Catalog:
     @cached_property
     def hash(self) -> str:
         return hashlib.sha256(self.to_json()).hexdigest()[:HASH_DIGITS]
+
+    @cached_property
+    def queue(self) -> QueueLimits:
+        """The limits of the queue, less what jobs of more than ROWS_PER_JOB rows may add."""
+        limits = self.document.queue
+        more = max((rows for _, rows in _rows_per_job(self.document)), default=0) - ROWS_PER_JOB
+        backlog = limits.max_spend_backlog - limits.lane_capacity * LANE_COUNT * max(0, more)
+        return msgspec.structs.replace(limits, max_spend_backlog=backlog)
 
     def resolve(self, selector: str) -> Target | None:
         """Finds the model a selector names, in the order of the API page; None if there is none.
@@ -285,9 +279,6 @@ def _unknown(given: Any, read: Any, path: str = "") -> Iterator[str]:
 def _check(document: Document) -> None:
     if document.limits.max_body_bytes * 2 > document.queue.max_sealed_bytes:
         raise CatalogInvalid("queue.max_sealed_bytes: must be at least twice limits.max_body_bytes")
-    if document.queue.admit_below_backlog <= 0:
-        least = document.queue.lane_capacity * LANE_COUNT * ROWS_PER_JOB
-        raise CatalogInvalid(f"queue.max_spend_backlog: must be above {least} for these lanes")
     for name in ("max_body_bytes", "max_answer_bytes"):
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
@@ -323,15 +314,44 @@ def _check_function(document: Document, name: str, function: Function) -> None:
     for problem in problems(function):
         raise CatalogInvalid(f"functions.{name}: {problem}")
     tiers = set()
-    for key, variant in function.variants.items():
-        model = document.models.get(variant.model)
-        if model is None:
-            raise CatalogInvalid(
-                f"functions.{name}.variants.{key}: there is no model {variant.model!r}"
-            )
-        tiers.add(model.tier)
+    for key in function.variants:
+        for asked in function.asked_by(key):
+            model = document.models.get(asked.model)
+            if model is None:
+                raise CatalogInvalid(
+                    f"functions.{name}.variants.{key}: there is no model {asked.model!r}"
+                )
+            tiers.add(model.tier)
     if len(tiers) > 1:
         raise CatalogInvalid(f"functions.{name}: its variants are of several tiers")
+
+
+def _check_rows(catalog: Catalog) -> None:
+    """A backlog without room for the rows of all jobs in the lanes would drop some."""
+    for path, rows in _rows_per_job(catalog.document):
+        if rows > MAX_ROWS_PER_JOB:
+            raise CatalogInvalid(
+                f"{path}: a request may make {rows} calls, more than {MAX_ROWS_PER_JOB}"
+            )
+    if (room := catalog.queue.admit_below_backlog) <= 0:
+        least = catalog.document.queue.max_spend_backlog - room
+        raise CatalogInvalid(f"queue.max_spend_backlog: must be above {least} for these lanes")
+
+
+def _rows_per_job(document: Document) -> Iterator[tuple[str, int]]:
+    """How many calls, each with its row, a request may make: by model and by variant."""
+    for name in document.models:
+        yield f"models.{name}", _calls(document, name, None)
+    for name, function in document.functions.items():
+        for key in function.variants:
+            asked = [one for step in function.in_order(key) for one in function.asked_by(step)]
+            calls = (_calls(document, one.model, one.retries) for one in asked)
+            yield f"functions.{name}.variants.{key}", sum(calls)
+
+
+def _calls(document: Document, model: str, retries: Retries | None) -> int:
+    routes = document.models[model].providers
+    return sum((retries or document.providers[one.provider].retries).attempts for one in routes)
 
 
 def _check_route(document: Document, name: str, model: Model, route: ModelProvider) -> None:

@@ -6,62 +6,13 @@ and always the same one for the same episode, without anything to remember.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
+from shared import variant as variants
+from shared.variant import Aggregator, Variant
+
 DRAWS = 2**64
-SAMPLING = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "reasoning_effort",
-    "verbosity",
-)
-"""Fields of a variant that stand in for what a request leaves out."""
-
-
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to do it: a model, and what is said to it beside the request."""
-
-    model: str
-    """A model of the catalog."""
-    weight: float = 1.0
-    """Its share, among those of its function. 0: only by name, or as a fallback."""
-    system: str = ""
-    """A system message, before those of the request."""
-    json_schema: str = ""
-    """JSON text: what the answer must look like, where the request does not say."""
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-
-    def applied(self, fields: dict[str, Any], function: str) -> dict[str, Any]:
-        """A request's document with what this variant adds; what the request says goes first."""
-        document = dict(fields)
-        for name in SAMPLING:
-            value = getattr(self, name)
-            if value is not None and document.get(name) is None:
-                document[name] = value
-        if fields.get("max_completion_tokens") is not None and fields.get("max_tokens") is None:
-            document.pop("max_tokens", None)
-        if self.json_schema and document.get("response_format") is None:
-            schema = msgspec.Raw(self.json_schema.encode())
-            wanted = {"name": function, "schema": schema, "strict": True}
-            document["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        if self.system:
-            document["messages"] = [{"role": "system", "content": self.system}, *fields["messages"]]
-        return document
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +42,13 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
         """The chosen variant, then its fallbacks."""
         return [chosen, *(name for name in self.fallback if name != chosen)]
 
+    def asked_by(self, chosen: str) -> list[Variant | Aggregator]:
+        """Everyone who is asked where this variant is: itself, or all of its panel."""
+        variant = self.variants[chosen]
+        if variant.aggregator is None:
+            return [variant]
+        return [*(self.variants[name] for name in variant.candidates), variant.aggregator]
+
 
 def problems(function: Function) -> Iterator[str]:
     """What is wrong with it, apart from its models."""
@@ -99,16 +57,19 @@ def problems(function: Function) -> Iterator[str]:
         yield "at least one variant is needed"
     elif min(weights) < 0 or sum(weights) <= 0:
         yield "weights are 0 or more, and one is above 0"
-    for name in function.fallback:
-        if name not in function.variants:
-            yield f"fallback: there is no variant {name!r}"
     for name, variant in function.variants.items():
-        if variant.json_schema and not _is_object(variant.json_schema):
-            yield f"variants.{name}.json_schema: not a JSON object"
+        for problem in variants.problems(variant):
+            yield f"variants.{name}.{problem}"
+        for candidate in variant.candidates:
+            yield from _named(function, f"variants.{name}.candidates", candidate)
+    for name in function.fallback:
+        yield from _named(function, "fallback", name)
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), dict)
-    except msgspec.DecodeError:
-        return False
+def _named(function: Function, where: str, name: str) -> Iterator[str]:
+    """A panel has neither a place in a panel nor in a fallback: it would ask too many."""
+    variant = function.variants.get(name)
+    if variant is None:
+        yield f"{where}: there is no variant {name!r}"
+    elif variant.is_panel:
+        yield f"{where}: {name!r} is of type {variant.type!r}"

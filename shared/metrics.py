@@ -97,6 +97,12 @@ class Metrics:
             ["model", "kind"],
             registry=r,
         )
+        self.choices = Counter(
+            "gateway_best_of_n_choices_total",
+            "Answers chosen among candidates: by an evaluator, or the first for want of its word.",
+            ["outcome"],
+            registry=r,
+        )
         self.leases_lost = Counter(
             "gateway_leases_lost_total", "Jobs another worker took over from this one.", registry=r
         )

@@ -1,5 +1,6 @@
 """What a call used, by kind."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -98,6 +99,41 @@ def audio_estimate(size: int) -> Usage:
         input_tokens=int(seconds * AUDIO_TOKENS_PER_SECOND),
         seconds=seconds.quantize(MILLISECOND),
     )
+
+
+def counters(usage: Usage) -> dict[str, int]:
+    """The members that every `usage` of a chat completion has."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def as_openai(usage: Usage) -> dict[str, Any]:
+    """The `usage` of a chat completion, with its details where there are some."""
+    document: dict[str, Any] = {**counters(usage)}
+    cached, reasoning = usage.cached_input_tokens, usage.reasoning_tokens
+    heard, spoken = usage.audio_input_tokens, usage.audio_output_tokens
+    if cached or heard:
+        document["prompt_tokens_details"] = {"cached_tokens": cached, "audio_tokens": heard}
+    if reasoning or spoken:
+        details = {"reasoning_tokens": reasoning, "audio_tokens": spoken}
+        document["completion_tokens_details"] = details
+    return document
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum of each kind."""
+    some = list(usages)
+    sums: dict[str, Any] = {
+        name: sum(getattr(one, name) for one in some)
+        for name in Usage.__struct_fields__
+        if name not in ("seconds", "image_kind")
+    }
+    kinds = [one.image_kind for one in some if one.image_kind]
+    seconds = sum((one.seconds for one in some), ZERO)
+    return Usage(**sums, seconds=seconds, image_kind=kinds[0] if kinds else "")
 
 
 def highest(one: Usage | None, other: Usage) -> Usage:

@@ -234,8 +234,9 @@ class Runner:
             except ValkeyAway:
                 await asyncio.sleep(FULL_PAUSE_SECONDS)  # recording it again changes nothing
                 continue
-            if outcome == b"ok":
-                del held.ended_rows[: len(ended)]
+            if outcome == b"ok" and ended:
+                # A job may record several attempts at a time: by now there may be other rows.
+                held.ended_rows = [row for row in held.ended_rows if row not in ended]
             return outcome
 
     async def _deadlines(self) -> None:

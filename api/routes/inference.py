@@ -91,8 +91,7 @@ class InferenceRoute:
         if selection.function and not self._endpoint.has_functions:
             raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
-        times = target.model.timeouts
-        total = times.total if times else _total_seconds(catalog, target)
+        total = selection.total_seconds
         return JobHeader(
             request_id=scope[REQUEST_ID],
             endpoint=self._endpoint.name,
@@ -135,7 +134,7 @@ class Inference(InferenceRoute):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             header, body, request = await self._accepted(scope, receive)
-            waiter = await self._gate.admit(header, body, self._catalogs.current.document.queue)
+            waiter = await self._gate.admit(header, body, self._catalogs.current.queue)
         except GatewayError as error:
             await send_error(send, error.body())
             return
@@ -190,12 +189,6 @@ def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -
         and not caller.is_master
     ):
         raise NotPermitted("This key may not use 'ollm::dryrun'.", code="dryrun_not_allowed")
-
-
-def _total_seconds(catalog: Catalog, target: Target) -> float:
-    """The most patient of the model's providers decides."""
-    providers = catalog.document.providers
-    return max(providers[route.provider].timeouts.total for route in target.model.providers)
 
 
 def _lane(caller: Caller, service_tier: str | None) -> str:

@@ -57,7 +57,7 @@ class UploadInference(InferenceRoute):
         try:
             await _in_time(intake)
             header = self._header(scope, caller, catalog, intake.fields.request())
-            waiter = await self._gate.admit(header, intake.form(), catalog.document.queue)
+            waiter = await self._gate.admit(header, intake.form(), catalog.queue)
             await self._exchange(header, waiter, intake, scope, receive, send)
         except GatewayError as error:
             await send_error(send, error.body())

@@ -61,13 +61,13 @@ def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
     model = read_model(fields)
     if (messages := fields.get("messages")) is None:
         raise missing("messages")
-    check_messages(messages)
+    has_arguments = check_messages(messages)
     stop = fields.get("stop")
     if stop is not None:
         _check_stop(stop, accept_string=accept_stop_string)
     if fields.get("ollm::deny_unknown_fields"):
         deny_unknown(fields, KNOWN_FIELDS)
-    return _request(fields, model, read_own_tags(fields))
+    return _request(fields, model, read_own_tags(fields), has_arguments=has_arguments)
 
 
 def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
@@ -89,7 +89,9 @@ def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
     return document
 
 
-def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRequest:
+def _request(
+    fields: dict[str, Any], model: str, tags: dict[str, str], *, has_arguments: bool
+) -> ChatRequest:
     get = fields.get
     stream = bool(get("stream"))
     options = get("stream_options")
@@ -114,6 +116,7 @@ def _request(fields: dict[str, Any], model: str, tags: dict[str, str]) -> ChatRe
         episode_id=episode_id and episode_id.replace("-", "").lower(),
         tags=tags,
         variant_name=get("ollm::variant_name"),
+        has_arguments=has_arguments,
         dryrun=bool(get("ollm::dryrun")),
         include_raw_usage=include_raw_usage,
         include_raw_response=bool(get("ollm::include_raw_response")),

@@ -8,17 +8,19 @@ from typing import Any
 
 from shared.dialects.faults import bad, missing
 from shared.errors import InvalidRequest
+from shared.prompt import ARGUMENTS
 
 ROLES = frozenset({"developer", "system", "user", "assistant", "tool"})
 ROLE_WORDS = "'developer', 'system', 'user', 'assistant', 'tool'"
 
 
-def check_messages(messages: Any) -> None:
-    """Raises InvalidRequest."""
+def check_messages(messages: Any) -> bool:
+    """Whether any part of them is arguments, for a template. Raises InvalidRequest."""
     if type(messages) is not list:
         raise bad("messages", "must be an array", "list_type")
     if not messages:
         raise bad("messages", "must hold at least one message", "too_short")
+    has_arguments = False
     for at, message in enumerate(messages):
         if type(message) is not dict:
             raise bad(f"messages.{at}", "must be an object", "dict_type")
@@ -28,9 +30,10 @@ def check_messages(messages: Any) -> None:
             raise _bad_role(at, role)
         content = message.get("content")
         if type(content) is not str and content is not None:
-            _check_parts(f"messages.{at}.content", content)
+            has_arguments |= _check_parts(f"messages.{at}.content", content)
         if len(message) > 2:
             _check_rest(f"messages.{at}", message)
+    return has_arguments
 
 
 def _bad_role(at: int, role: Any) -> InvalidRequest:
@@ -40,6 +43,8 @@ def _bad_role(at: int, role: Any) -> InvalidRequest:
 
 
 def _check_rest(path: str, message: dict[str, Any]) -> None:
+    if ARGUMENTS in message:
+        raise bad(f"{path}.{ARGUMENTS}", "must stand in a part of 'content'")
     for name in ("name", "tool_call_id"):
         value = message.get(name)
         if value is not None and type(value) is not str:
@@ -54,7 +59,8 @@ def _check_rest(path: str, message: dict[str, Any]) -> None:
             raise bad(f"{path}.tool_calls.{at}", "must be an object", "dict_type")
 
 
-def _check_parts(path: str, parts: Any) -> None:
+def _check_parts(path: str, parts: Any) -> bool:
+    has_arguments = False
     if type(parts) is not list:
         raise bad(path, "must be a string or an array of parts", "string_type")
     for at, part in enumerate(parts):
@@ -65,10 +71,21 @@ def _check_parts(path: str, parts: Any) -> None:
             raise missing(f"{path}.{at}.type")
         if type(kind) is not str:
             raise bad(f"{path}.{at}.type", "must be a string", "string_type")
-        if kind == "text":
+        if ARGUMENTS in part:
+            _check_arguments(f"{path}.{at}", part)
+            has_arguments = True
+        elif kind == "text":
             _check_string(f"{path}.{at}.text", part.get("text"))
         elif kind == "image_url":
             _check_image(f"{path}.{at}.image_url", part.get("image_url"))
+    return has_arguments
+
+
+def _check_arguments(path: str, part: dict[str, Any]) -> None:
+    if part["type"] != "text" or part.get("text") is not None:
+        raise bad(f"{path}.{ARGUMENTS}", "must stand in a part of type 'text', instead of its text")
+    if type(part[ARGUMENTS]) is not dict:
+        raise bad(f"{path}.{ARGUMENTS}", "must be an object", "dict_type")
 
 
 def _check_image(path: str, image: Any) -> None:

@@ -44,6 +44,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """32 lowercase hex digits."""
     tags: dict[str, str] = {}
     variant_name: str | None = None
+    has_arguments: bool = False
+    """For the templates of a function."""
     dryrun: bool = False
     """The provider is called, but nothing is billed and nothing is kept."""
     include_raw_usage: bool = False

@@ -41,6 +41,8 @@ UNENDED = "sim_fault_no_done"
 """Its streams lack their [DONE]; its whole answers are whole."""
 MENDED = ("sim_fault_flaky", "sim_fault_no_usage", "sim_fallback")
 """Models whose fault the gateway makes good: the client gets a whole answer."""
+PANELS = ("ollm::function_name::sim_best",)
+"""Three calls to a request, two of them at once; the client gets one echo."""
 
 
 class Outcome(StrEnum):
@@ -103,12 +105,13 @@ def orders(
     cancelled: float = 0.10,
     faults: float = 0.05,
     mended: float = 0.05,
+    panels: float = 0.0,
     cancel_within: float = 0.6,
 ) -> list[Order]:
     """A mixture with exact shares, in random order: half streams, and the given parts."""
     faulty = _share(round(count * faults), (*FAULTS, UNENDED))
-    healed = _share(round(count * mended), MENDED)
-    kinds = faulty + healed + _share(count - len(faulty) - len(healed), ECHOES)
+    special = faulty + _share(round(count * mended), MENDED) + _share(round(count * panels), PANELS)
+    kinds = special + _share(count - len(special), ECHOES)
     rng.shuffle(kinds)
     leaving = set(rng.sample(range(count), round(count * cancelled)))
     return [

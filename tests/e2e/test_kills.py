@@ -36,7 +36,7 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
     killer = Killer(gateway, ROLES, rng)
     async with pace(gateway, first_token_ms=20, tokens_per_second=100), asyncio.TaskGroup() as all_:
         all_.create_task(killer.run(kills, requests / per_second))
-        all_.create_task(load.run(orders(requests, rng), per_second=per_second))
+        all_.create_task(load.run(orders(requests, rng, panels=0.1), per_second=per_second))
     rested = until_still(ready)
     verdict = books.reconcile(since)
     memory = {

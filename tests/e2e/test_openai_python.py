@@ -608,6 +608,24 @@ def test_a_function_answers_by_one_of_its_variants(client: OpenAI) -> None:
     assert refused.value.param == "ollm::variant_name"
 
 
+@pytest.mark.parametrize("function", ["sim_best", "sim_mixture"])
+def test_a_panel_answers_whole_and_streamed(client: OpenAI, function: str) -> None:
+    ask = client.chat.completions.create
+    name = f"ollm::function_name::{function}"
+    whole = ask(model=name, messages=MESSAGES)
+    single = ask(model="sim_echo", messages=MESSAGES)
+    assert whole.choices[0].finish_reason == "stop"
+    assert whole.usage is not None
+    assert single.usage is not None
+    assert whole.usage.prompt_tokens > 3 * single.usage.prompt_tokens, "the sum of three calls"
+    chunks = list(
+        ask(model=name, messages=MESSAGES, stream=True, stream_options={"include_usage": True})
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+
+
 def test_the_variant_of_an_episode_is_in_its_spend_rows(
     client: OpenAI, gateway: StartedGateway
 ) -> None:

@@ -143,9 +143,11 @@ class Attempt:
 def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) -> bytes:
     """The row of an attempt whose worker died: it may have reached the provider.
 
-    If the client got a part of the answer, it pays for what the last heartbeat counted.
+    If the client got a part of the answer, it pays for what the last heartbeat counted. Those parts
+    are of the call that was streamed: beside it a job may have calls of candidates.
     """
     row = decode_row(recorded)
+    spoke = spoke and row.streamed
     usage = Usage(input_tokens=row.usage.input_tokens, output_tokens=output_seen)
     if not spoke:
         usage = Usage()

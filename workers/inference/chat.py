@@ -12,7 +12,7 @@ import msgspec
 from shared.clock import Clock
 from shared.ids import dashed
 from shared.job import JobHeader
-from shared.usage import Usage, usage_from_openai
+from shared.usage import Usage, as_openai, counters, total, usage_from_openai
 from workers.inference import plain_answer
 from workers.inference.attempt import Attempt
 from workers.inference.chunk_heads import ChunkHead, Rest, text_length
@@ -35,6 +35,14 @@ def decode(data: bytes) -> Any:
         raise protocol_error("The provider's answer is not valid JSON.") from error
 
 
+class Earlier(msgspec.Struct, frozen=True):
+    """What the calls before the one that answers add to the answer."""
+
+    usage: Usage
+    raw_usage: list[Any]
+    raw_response: list[Any]
+
+
 class ChatAnswer:
     """Rewrites the answers of one job."""
 
@@ -45,9 +53,12 @@ class ChatAnswer:
         provider_type: str,
         clock: Clock,
         created: int | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         """`created` takes the place of what the provider says."""
         self._header = header
+        self._earlier = earlier
+        self._owes_raw = earlier is not None and header.include_raw_response
         self._provider_type = provider_type
         self._clock = clock
         self._usage_was_sent = False
@@ -66,7 +77,8 @@ class ChatAnswer:
 
     def whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
         """The client's body. Raises AttemptFailed when it is not a chat completion."""
-        rewritten = None if self._wants_raw else plain_answer.rewrite(data, self._ours)
+        as_it_is = self._wants_raw or self._earlier is not None
+        rewritten = None if as_it_is else plain_answer.rewrite(data, self._ours)
         if rewritten is None:
             return self._decoded_whole(data, attempt, input_estimate)
         body, rest = rewritten
@@ -84,7 +96,7 @@ class ChatAnswer:
         found = usage_from_openai(usage)
         if found is not None:
             attempt.usage_arrived(found)
-        else:
+        if found is None or self._earlier is not None:
             document["usage"] = self._usage(attempt, input_estimate)
         document.update(self._ours)
         if not document.get("created"):
@@ -172,6 +184,8 @@ class ChatAnswer:
         else:
             self._usage_was_sent = self._usage_was_sent or found is not None
         document.update(self._ours)
+        if found is not None and self._earlier is not None:
+            document["usage"] = self._usage(attempt, 0)
         self._add_raw_to_chunk(document, usage, raw, attempt, is_usage_chunk=not choices)
         if choices and not self._header.include_raw_response:
             self._head.learn(raw)
@@ -201,15 +215,13 @@ class ChatAnswer:
 
     # ---- both
 
-    def _usage(self, attempt: Attempt, input_estimate: int) -> dict[str, int]:
-        """The three counters, from what the provider said or, failing that, from what arrived."""
+    def _usage(self, attempt: Attempt, input_estimate: int) -> dict[str, Any]:
+        """The counters, from what the provider said or, failing that, from what arrived."""
         estimate = Usage(input_tokens=input_estimate, output_tokens=attempt.output_seen)
         usage = attempt.usage or estimate
-        return {
-            "prompt_tokens": usage.input_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.input_tokens + usage.output_tokens,
-        }
+        if self._earlier is None:
+            return counters(usage)
+        return as_openai(total((self._earlier.usage, usage)))
 
     def _raw(self, data: Any, attempt: Attempt) -> dict[str, Any]:
         return {
@@ -220,10 +232,14 @@ class ChatAnswer:
         }
 
     def _add_raw(self, answer: dict[str, Any], usage: Any, data: bytes, attempt: Attempt) -> None:
+        earlier = self._earlier
         if self._header.include_raw_usage:
-            answer["ollm_raw_usage"] = [self._raw(usage, attempt)]
+            before = earlier.raw_usage if earlier else ()
+            answer["ollm_raw_usage"] = [*before, self._raw(usage, attempt)]
         if self._header.include_raw_response:
-            answer["ollm_raw_response"] = [self._raw(data.decode("utf-8", "replace"), attempt)]
+            before = earlier.raw_response if earlier else ()
+            own = self._raw(data.decode("utf-8", "replace"), attempt)
+            answer["ollm_raw_response"] = [*before, own]
 
     def _add_raw_to_chunk(
         self,
@@ -235,9 +251,13 @@ class ChatAnswer:
         is_usage_chunk: bool,
     ) -> None:
         if self._header.include_raw_usage and is_usage_chunk:
-            chunk["ollm_raw_usage"] = [self._raw(usage, attempt)]
+            before = self._earlier.raw_usage if self._earlier else ()
+            chunk["ollm_raw_usage"] = [*before, self._raw(usage, attempt)]
         if self._header.include_raw_response:
             chunk["ollm_raw_chunk"] = raw.decode("utf-8", "replace")
+        if self._owes_raw and self._earlier is not None:
+            self._owes_raw = False
+            chunk["ollm_raw_response"] = self._earlier.raw_response
 
 
 def estimate_input_tokens(document: dict[str, Any]) -> int:

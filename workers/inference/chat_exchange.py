@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -12,7 +12,7 @@ from shared.errors import UpstreamFailed
 from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
-from workers.inference.chat import ChatAnswer, estimate_input_tokens
+from workers.inference.chat import ChatAnswer, Earlier, estimate_input_tokens
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.routing import Route
@@ -28,47 +28,68 @@ DONE_EVENT = b"[DONE]"
 class ChatExchange:
     """One job's; an answer is begun anew with every attempt."""
 
-    def __init__(self, job: Job, body: bytes) -> None:
+    waits_for_client = False
+
+    @classmethod
+    def begin(cls, job: Job, body: bytes, routes: Sequence[Route]) -> Self:
+        """Of a sealed body. Raises InvalidRequest."""
+        return cls(job, decode(body), routes)
+
+    def __init__(
+        self,
+        job: Job,
+        document: dict[str, Any],
+        routes: Sequence[Route],
+        *,
+        earlier: Earlier | None = None,
+    ) -> None:
+        """Raises InvalidRequest: a request fits the templates of all its variants, or none is asked."""
         self._job = job
-        self._document = decode(body)
+        self._document = document
+        self.header = job.header
+        self.earlier = earlier
+        self._of_variants: dict[str, dict[str, Any]] = {}
+        for route in routes:
+            if route.variant is not None and route.variant_name not in self._of_variants:
+                applied = route.variant.applied(self._document, route.function)
+                self._of_variants[route.variant_name] = applied
         self.input_estimate = estimate_input_tokens(self._document)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         return route.provider.request(
             "chat.completions",
-            dialect.to_upstream(self._asked(route), route.upstream_model),
+            dialect.to_upstream(
+                self._of_variants.get(route.variant_name, self._document), route.upstream_model
+            ),
             row_id=attempt.row_id,
             timeouts=route.timeouts,
         )
 
-    def _asked(self, route: Route) -> dict[str, Any]:
-        variant = route.variant
-        return (
-            self._document if variant is None else variant.applied(self._document, route.function)
-        )
-
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
         answer = self._answer(route)
-        if self._job.header.stream:
+        if self.header.stream:
             await self._relay_stream(response, answer, attempt)
         else:
             data = await read_all(response, self._job.max_answer_bytes)
             if attempt.recording is not None:
                 attempt.recording.add([data])
-            self._job.end_whole(attempt, answer.whole(data, attempt, self.input_estimate))
+            body = answer.whole(data, attempt, self.input_estimate)
+            self._job.calls.complete(attempt)
+            self._job.end_whole(body)
 
     def _answer(self, route: Route, *, created: int | None = None) -> ChatAnswer:
         return ChatAnswer(
-            self._job.header,
+            self.header,
             provider_type=route.provider.settings.type,
             clock=self._job.clock,
             created=created,
+            earlier=self.earlier,
         )
 
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
         attempt.usage_arrived(Usage())  # else a stream without usage would be counted by its text
         answer = self._answer(route, created=int(self._job.clock.now()))
-        if not self._job.header.stream:
+        if not self.header.stream:
             return answer.whole(pieces[0], attempt, self.input_estimate)
         text = b"".join(answer.chunks(pieces, attempt))
         return unpack(text) + answer.ending(attempt, self.input_estimate)
@@ -113,7 +134,8 @@ class ChatExchange:
             self._job.post(b"".join(out), output_seen=attempt.output_seen)
             return False
         out.append(answer.ending(attempt, self.input_estimate))
-        self._job.end_stream(attempt, b"".join(out))
+        self._job.calls.complete(attempt)
+        self._job.end_stream(b"".join(out))
         return True
 
     async def _rest(self, pieces: AsyncIterator[bytes]) -> None:

@@ -37,9 +37,11 @@ class DocumentExchange(ABC):
     endpoint: ClassVar[str]
     promised: ClassVar[str]
     """The member, an array, without which a 200 is no answer."""
+    waits_for_client = False
 
-    def __init__(self, job: Job, body: bytes) -> None:
+    def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
+        self.header = job.header
         self._fields = decode(body)
         self.input_estimate = -(-self._characters(self._fields) // CHARACTERS_PER_INPUT_TOKEN)
 
@@ -56,7 +58,8 @@ class DocumentExchange(ABC):
         body = self._body(data, route, attempt)
         if attempt.recording is not None:
             attempt.recording.add([data])
-        self._job.end_whole(attempt, body)
+        self._job.calls.complete(attempt)
+        self._job.end_whole(body)
 
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
         return self._body(pieces[0], route, attempt)

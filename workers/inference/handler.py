@@ -15,15 +15,17 @@ from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.cache import Cache
+from workers.inference.calls import Catalogs, Collaborators, Recorder
+from workers.inference.candidates import convene
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
-from workers.inference.job import Begin, Catalogs, Collaborators, Job, Recorder
+from workers.inference.job import Begin, Job
 from workers.inference.meter import Meter
 from workers.inference.transcription_exchange import TranscriptionExchange
 from workers.outbox import Outbox
 
 EXCHANGES: Mapping[str, Begin] = {
-    "chat.completions": ChatExchange,
+    "chat.completions": ChatExchange.begin,
     "embeddings": EmbeddingsExchange,
     "rerank": RerankExchange,
     "audio.transcriptions": TranscriptionExchange,
@@ -60,7 +62,7 @@ class Inference:
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:
         """Runs a job until it is settled, lost, or given back. Raises nothing but cancellation."""
         begin = EXCHANGES.get(held.header.endpoint)
-        job = Job(self._shared, held, outbox, recorder, begin)
+        job = Job(self._shared, held, outbox, recorder, begin=begin, convene=convene)
         try:
             await job.run()
         except GatewayError as error:

@@ -22,6 +22,9 @@ class Meter:
     def put(self, outcome: str) -> None:
         self._metrics.cache_puts.labels(outcome).inc()
 
+    def chosen(self, outcome: str) -> None:
+        self._metrics.choices.labels(outcome).inc()
+
     def attempted(
         self, row: SpendRow, *, model: str, upstream_seconds: float, ttft: float | None
     ) -> None:

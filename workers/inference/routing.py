@@ -7,14 +7,15 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider, Retries, Timeouts
+from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
 from shared.clock import Clock
 from shared.errors import NotFound, Overloaded
-from shared.function import Variant
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
 from shared.price import Price
+from shared.timeouts import Retries, Timeouts
+from shared.variant import Variant
 from workers.inference.breaker import Breaker
 from workers.providers.base import UpstreamProvider
 from workers.providers.registry import Credentials, build
@@ -34,6 +35,7 @@ class Route(msgspec.Struct, frozen=True):
     provider: UpstreamProvider
     model: str
     """The catalog's name."""
+    tier: str
     upstream_model: str
     price: Price
     timeouts: Mapping[str, float | None]
@@ -74,31 +76,32 @@ class Routing:
     def routes_of(self, header: JobHeader) -> tuple[Model, Sequence[Route]]:
         """A job's routes: its model's, or those of a variant and then of its fallbacks.
 
-        Raises NotFound, or Overloaded.
+        A panel (`workers.inference.panel`) has none of its own. Raises NotFound, or Overloaded.
         """
         if not header.function:
             return self.routes(header.model, header.pinned_provider)
-        if header.variant_is_pinned:
-            return self._variant_routes(header.function, [header.variant])
         function = self.catalog.document.functions[header.function]
-        return self._variant_routes(header.function, function.in_order(header.variant))
-
-    def _variant_routes(self, name: str, variants: Sequence[str]) -> tuple[Model, Sequence[Route]]:
-        function, routes, failure = self.catalog.document.functions[name], [], None
-        for key in variants:
-            variant = function.variants[key]
+        names = [header.variant] if header.variant_is_pinned else function.in_order(header.variant)
+        routes: list[Route] = []
+        failure = None
+        for name in names:
+            variant = function.variants[name]
+            if variant.is_panel:
+                continue
             try:
-                _, found = self.routes(variant.model, None)
+                routes += self.variant_routes(header.function, name, variant)
             except (NotFound, Overloaded) as error:
                 failure = failure or error
-                continue
-            routes += [
-                msgspec.structs.replace(route, function=name, variant_name=key, variant=variant)
-                for route in found
-            ]
-        if failure is not None and not routes:
+        if failure is not None and not routes and not function.variants[names[0]].is_panel:
             raise failure
-        return self.catalog.document.models[function.variants[variants[0]].model], routes
+        return self.catalog.document.models[header.model], routes
+
+    def variant_routes(self, function: str, name: str, variant: Variant) -> list[Route]:
+        """Raises NotFound, or Overloaded."""
+        _, found = self.routes(variant.model, None)
+        return [
+            _as_variant(route, function=function, name=name, variant=variant) for route in found
+        ]
 
     def label(self, model: str) -> str:
         """The model as a metric label: names outside the catalog are the client's to choose."""
@@ -131,17 +134,34 @@ class Routing:
         return Route(
             provider=provider,
             model=name,
+            tier=model.tier,
             upstream_model=one.upstream_model,
             price=one.price or model.price,
-            timeouts={
-                "connect": times.connect,
-                "read": times.first_byte,
-                "write": WRITE_SECONDS,
-                "pool": POOL_SECONDS,
-            },
+            timeouts=_timeouts(times),
             retries=provider.settings.retries,
             breaker=breaker,
         )
+
+
+def _as_variant(route: Route, *, function: str, name: str, variant: Variant) -> Route:
+    """A model's route as a variant takes it: with its own timeouts and retries, where it has some."""
+    return msgspec.structs.replace(
+        route,
+        function=function,
+        variant_name=name,
+        variant=variant,
+        timeouts=_timeouts(variant.timeouts) if variant.timeouts else route.timeouts,
+        retries=variant.retries or route.retries,
+    )
+
+
+def _timeouts(times: Timeouts) -> Mapping[str, float | None]:
+    return {
+        "connect": times.connect,
+        "read": times.first_byte,
+        "write": WRITE_SECONDS,
+        "pool": POOL_SECONDS,
+    }
 
 
 def backoff(retries: Retries, attempt: int, asked: float | None) -> float:

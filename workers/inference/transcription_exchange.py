@@ -3,7 +3,7 @@
 The answer is passed on byte for byte: JSON once it is seen to be one, subtitles and text as text.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -31,10 +31,15 @@ class TranscriptionExchange:
     input_estimate = 0
     """Nobody knows how long it is before it was heard."""
 
-    def __init__(self, job: Job, body: bytes) -> None:
+    def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
+        self.header = job.header
         self._form = decode_form(body)
         self._source = job.upload()
+
+    @property
+    def waits_for_client(self) -> bool:
+        return self._source.is_waiting
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         body = FormBody(
@@ -77,7 +82,8 @@ class TranscriptionExchange:
         text = _text(data)
         if self._format() not in JSON_FORMATS:
             attempt.content_arrived(len(text))
-            self._job.end_whole(attempt, data, content_type=TEXT)
+            self._job.calls.complete(attempt)
+            self._job.end_whole(data, content_type=TEXT)
             return
         document = _document(data)
         if isinstance(document, dict) and document.get("error"):
@@ -88,7 +94,8 @@ class TranscriptionExchange:
         if usage is not None:
             attempt.usage_arrived(usage)
         attempt.content_arrived(len(document["text"]))
-        self._job.end_whole(attempt, data)
+        self._job.calls.complete(attempt)
+        self._job.end_whole(data)
 
 
 def _text(data: bytes) -> str:

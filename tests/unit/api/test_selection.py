@@ -8,7 +8,7 @@ from api.selection import select
 from shared.caller import Caller
 from shared.catalog import Catalog
 from shared.dialects.request import InferenceRequest
-from shared.errors import NotFound, NotPermitted
+from shared.errors import InvalidRequest, NotFound, NotPermitted
 from shared.ids import new_id
 
 CATALOG = Catalog.from_toml(
@@ -24,17 +24,25 @@ model = "m"
 [functions.f.variants.w]
 model = "n"
 weight = 0
+timeouts = { total = 7 }
+[functions.f.variants.best]
+type = "best_of_n"
+weight = 0
+candidates = ["w", "v"]
+evaluator = { model = "n", timeouts = { total = 900 } }
 """
 )
 FUNCTION = "ollm::function_name::f"
 
 
-def selected(model: str, variant: str | None = None, allowed: set[str] | None = None) -> Any:
+def selected(
+    model: str, variant: str | None = None, allowed: set[str] | None = None, **request_: Any
+) -> Any:
     caller = Caller(
         tenant="t", user="u", key_id=None,
         allowed_models=None if allowed is None else frozenset(allowed),
     )  # fmt: skip
-    request = InferenceRequest(fields={}, model=model, variant_name=variant)
+    request = InferenceRequest(fields={}, model=model, variant_name=variant, **request_)
     return select(CATALOG, caller, request, new_id())
 
 
@@ -47,6 +55,10 @@ def test_a_function_selects_a_variant_and_its_model() -> None:
 def test_a_variant_by_name_is_the_only_one() -> None:
     found = selected(FUNCTION, "w")
     assert (found.variant, found.target.name) == ("w", "n")
+
+
+def test_a_variants_timeouts_go_before_its_models() -> None:
+    assert [selected(FUNCTION, name).total_seconds for name in ("w", "v")] == [7, 600]
 
 
 def test_with_a_model_a_variant_is_one_of_its_providers() -> None:
@@ -67,6 +79,20 @@ def test_what_does_not_exist_is_not_found(model: str, variant: str | None, param
     with pytest.raises(NotFound) as refused:
         selected(model, variant)
     assert (refused.value.code, refused.value.param) == ("model_not_found", param)
+
+
+def test_a_panel_has_the_time_of_its_most_patient_and_needs_permission_for_all() -> None:
+    found = selected(FUNCTION, "best", {"m", "n"})
+    assert (found.variant, found.target.name, found.total_seconds) == ("best", "n", 900)
+    for allowed in ({"m"}, {"n"}):
+        with pytest.raises(NotPermitted):
+            selected(FUNCTION, "best", allowed)
+
+
+def test_only_functions_take_arguments() -> None:
+    assert selected(FUNCTION, has_arguments=True).function == "f"
+    with pytest.raises(InvalidRequest, match="ollm::arguments"):
+        selected("m", has_arguments=True)
 
 
 def test_a_key_for_some_models_gets_no_other_by_way_of_a_function() -> None:

@@ -168,6 +168,22 @@ BAD: list[tuple[bytes, int, str, str | None]] = [
         messages({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}),
         400, "missing_required_parameter", "messages.0.content.0.image_url.url",
     ),
+    (
+        messages({"role": "user", "content": [{"type": "text", "ollm::arguments": []}]}),
+        400, "invalid_value", "messages.0.content.0.ollm::arguments",
+    ),
+    (
+        messages({"role": "user", "content": [{"type": "text", "ollm::arguments": None, "text": "x"}]}),
+        400, "invalid_value", "messages.0.content.0.ollm::arguments",
+    ),
+    (
+        messages({"role": "user", "content": [{**IMAGE, "ollm::arguments": {}}]}),
+        400, "invalid_value", "messages.0.content.0.ollm::arguments",
+    ),
+    (
+        messages({**USER, "ollm::arguments": {}}),
+        400, "invalid_value", "messages.0.ollm::arguments",
+    ),
     (messages({**USER, "name": 5}), 400, "invalid_value", "messages.0.name"),
     (messages({**USER, "tool_call_id": 5}), 400, "invalid_value", "messages.0.tool_call_id"),
     (messages({**USER, "tool_calls": {}}), 400, "invalid_value", "messages.0.tool_calls"),
@@ -486,3 +502,9 @@ def test_a_name_that_stands_elsewhere_too_is_no_duplicate() -> None:
 def test_a_dry_run_is_read():
     assert chat.parse(ours(dryrun=True)).dryrun
     assert not chat.parse(ours(dryrun=None)).dryrun
+
+
+def test_arguments_in_any_message_are_noticed() -> None:
+    part = {"type": "text", "ollm::arguments": {"city": "Oslo"}}
+    assert chat.parse(messages({"role": "system", "content": [part]}, USER)).has_arguments
+    assert not chat.parse(messages(USER)).has_arguments

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import FieldInfo
 from pydantic import SecretStr
 
-from shared import catalog, function
+from shared import catalog, function, timeouts, variant
 from shared.catalog import Catalog, Document
 from shared.price import LongContext, Price
 from shared.settings import Settings
@@ -29,13 +29,14 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.CacheBounds: "`[cache]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",
-    catalog.Timeouts: "`timeouts`",
-    catalog.Retries: "`retries`",
+    timeouts.Timeouts: "`timeouts`",
+    timeouts.Retries: "`retries`",
     catalog.Breaker: "`breaker`",
     catalog.Model: "`[models.<name>]`",
     catalog.ModelProvider: "`providers` of a model",
     function.Function: "`[functions.<name>]`",
-    function.Variant: "`variants` of a function",
+    variant.Variant: "`variants` of a function",
+    variant.Aggregator: "`evaluator` and `fuser` of a variant",
     Price: "`price`",
     LongContext: "`long_context` of a price",
     catalog.DetectionRule: "`[[detection]]`",

@@ -6,9 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.catalog import Catalog, CatalogInvalid
-from shared.function import Function, Variant
+from shared.catalog import LANE_COUNT, ROWS_PER_JOB, Catalog, CatalogInvalid
+from shared.errors import InvalidRequest
+from shared.function import Function
 from shared.ids import new_id
+from shared.timeouts import Retries
+from shared.variant import Variant
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
 
@@ -63,6 +66,18 @@ def test_a_system_text_comes_before_the_requests_messages() -> None:
     assert len(ASKED["messages"]) == 1, "the request itself is left alone"
 
 
+def test_templates_render_the_requests_messages() -> None:
+    variant = Variant(model="m", system="Be kind.", user_template="Weather in {{ city }}?")
+    part = {"type": "text", "ollm::arguments": {"city": "Oslo"}}
+    asked = {"messages": [{"role": "user", "content": [part]}]}
+    assert variant.applied(asked, "f")["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Weather in Oslo?"},
+    ]
+    with pytest.raises(InvalidRequest, match="has no place"):
+        variant.applied(ASKED, "f")
+
+
 def test_a_schema_is_asked_for_where_the_request_has_no_format() -> None:
     variant = Variant(model="m", json_schema='{"type":"object","x":1.5}')
     sent = msgspec.json.decode(msgspec.json.encode(variant.applied(ASKED, "f")))
@@ -88,6 +103,81 @@ providers = [{ provider = "near", upstream_model = "m" }]
 """
 
 
+PANEL = (
+    CATALOG
+    + """
+[models.n]
+providers = [{ provider = "p", upstream_model = "n" }]
+[functions.f.variants.v]
+model = "m"
+[functions.f.variants.w]
+type = "best_of_n"
+candidates = ["v", "v"]
+evaluator = { model = "n", temperature = 0.5 }
+"""
+)
+
+
+def test_a_panel_asks_its_candidates_and_then_its_evaluator() -> None:
+    function = Catalog.from_toml(PANEL).document.functions["f"]
+    assert [one.model for one in function.asked_by("w")] == ["m", "m", "n"]
+    assert [one.model for one in function.asked_by("v")] == ["m"]
+    evaluator = function.variants["w"].aggregator
+    assert evaluator is not None
+    assert evaluator.as_variant() == Variant(model="n", temperature=0.5)
+
+
+PANEL_OF = '[functions.f.variants.v]\nmodel = "m"\n[functions.f.variants.w]\n'
+EVALUATOR = 'evaluator = { model = "m" }\n'
+BEST = 'type = "best_of_n"\ncandidates = ["v"]\n'
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (BEST, "variants.w.evaluator: is needed"),
+        (BEST + EVALUATOR + 'fuser = { model = "m" }\n', "variants.w.fuser: means nothing"),
+        (BEST + 'evaluator = { model = "x" }\n', "variants.w: there is no model 'x'"),
+        (BEST + 'evaluator = { model = "tee" }\n', "several tiers"),
+        (BEST + EVALUATOR + 'model = "m"\n', "variants.w.model: means nothing"),
+        (BEST + EVALUATOR + 'user_template = "x"\n', "variants.w.user_template: means nothing"),
+        (BEST + EVALUATOR + "candidate_timeout = 0\n", "candidate_timeout: must be above 0"),
+        ('type = "best_of_n"\ncandidates = []\n' + EVALUATOR, "candidates: must be 1 to 8"),
+        (f'type = "best_of_n"\ncandidates = {["v"] * 9}\n' + EVALUATOR, "must be 1 to 8"),
+        ('type = "best_of_n"\ncandidates = ["x"]\n' + EVALUATOR, "candidates: there is no variant"),
+        ('type = "best_of_n"\ncandidates = ["w"]\n' + EVALUATOR, "'w' is of type 'best_of_n'"),
+        ('type = "mixture_of_n"\ncandidates = ["v"]\n', "variants.w.fuser: is needed"),
+        ('model = "m"\ncandidates = ["v"]\n', "variants.w.candidates: means nothing"),
+        ('type = "another"\n', "type"),
+        (BEST + EVALUATOR + '[functions.f]\nfallback = ["w"]\n', "fallback: 'w' is of type"),
+    ],
+)
+def test_a_panel_that_cannot_work_is_refused(wrong: str, said: str) -> None:
+    with pytest.raises(CatalogInvalid, match=said):
+        Catalog.from_toml(CATALOG + PANEL_OF + wrong)
+
+
+def test_admission_leaves_room_for_the_rows_of_panels() -> None:
+    plain, panel = Catalog.from_toml(CATALOG), Catalog.from_toml(PANEL)
+    assert plain.queue == plain.document.queue
+    calls = 3 * Retries().attempts  # two candidates and the evaluator
+    lanes = panel.document.queue.lane_capacity * LANE_COUNT
+    room = panel.document.queue.max_spend_backlog - panel.queue.admit_below_backlog
+    assert room == lanes * calls > lanes * ROWS_PER_JOB
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("[queue]\nmax_spend_backlog = 240000\n", "must be above 240000"),
+        ("[providers.p.retries]\nattempts = 11\n", "functions.f.variants.w: .* 33 calls"),
+    ],
+)
+def test_a_panel_whose_rows_have_no_room_is_refused(more: str, said: str) -> None:
+    with pytest.raises(CatalogInvalid, match=said):
+        Catalog.from_toml(PANEL + more)
+
+
 def test_a_function_is_found_by_its_prefix_alone() -> None:
     catalog = Catalog.from_toml(CATALOG + '[functions.f.variants.v]\nmodel = "m"\n')
     found = catalog.function("ollm::function_name::f")
@@ -109,6 +199,14 @@ def test_a_function_is_found_by_its_prefix_alone() -> None:
         ('[functions.f.variants.v]\nmodel = "m"\njson_schema = "{"\n', "json_schema"),
         ('[functions.f.variants.v]\nmodel = "m"\njson_schema = "[]"\n', "json_schema"),
         ('[functions.f.variants.v]\nmodel = "m"\nunheard_of = 1\n', "unheard_of"),
+        (
+            '[functions.f.variants.v]\nmodel = "m"\nsystem = "x"\nsystem_template = "y"\n',
+            "functions.f: variants.v.system_template: there is a 'system'",
+        ),
+        (
+            '[functions.f.variants.v]\nmodel = "m"\nuser_template = """\n{{ x }}\n{% if %}"""\n',
+            "functions.f: variants.v.user_template: line 2",
+        ),
         (
             '[functions.f.variants.v]\nmodel = "m"\n[functions.f.variants.w]\nmodel = "tee"\n',
             "several tiers",

@@ -5,7 +5,14 @@ from decimal import Decimal
 import pytest
 
 from shared.money import from_nano, settle, to_nano
-from shared.usage import Usage, highest, usage_from_openai, usage_from_transcription
+from shared.usage import (
+    Usage,
+    as_openai,
+    highest,
+    total,
+    usage_from_openai,
+    usage_from_transcription,
+)
 
 
 def test_nano_dollars_and_back_lose_nothing() -> None:
@@ -37,14 +44,14 @@ def test_all_kinds_are_read_and_details_may_be_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "output"), [(35, 25), (30, 20), (None, 20)], ids=["beside", "inside", "not told"]
+    ("told", "output"), [(35, 25), (30, 20), (None, 20)], ids=["beside", "inside", "not told"]
 )
 def test_reasoning_counted_beside_the_completion_is_a_part_of_the_output(
-    total: int | None, output: int
+    told: int | None, output: int
 ) -> None:
     details = {"reasoning_tokens": 5}
     usage = {"prompt_tokens": 10, "completion_tokens": 20, "completion_tokens_details": details}
-    found = usage_from_openai({**usage, "total_tokens": total})
+    found = usage_from_openai({**usage, "total_tokens": told})
     assert found is not None
     assert (found.output_tokens, found.reasoning_tokens) == (output, 5)
 
@@ -65,6 +72,14 @@ def test_reasoning_counted_beside_the_completion_is_a_part_of_the_output(
 )
 def test_a_transcription_counts_tokens_or_seconds(document: object, usage: Usage | None) -> None:
     assert usage_from_transcription(document) == usage
+
+
+def test_a_sum_of_usages_reads_back_as_it_was() -> None:
+    assert total([]) == Usage()
+    sum_of_all = total([Usage(10, 20, 3, 5, 1, 2), Usage(1, 2)])
+    assert sum_of_all == Usage(11, 22, 3, 5, 1, 2)
+    assert usage_from_openai(as_openai(sum_of_all)) == sum_of_all
+    assert as_openai(Usage(1, 2)).keys() == {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
 def test_repeated_usage_in_a_stream_is_a_running_total() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 import httpx
 
 from shared.catalog import Breaker as BreakerSettings
-from shared.catalog import Provider, Retries
+from shared.catalog import Provider
 from shared.clock import Clock, StillClock
 from shared.ids import new_id
 from shared.job import JobHeader, encode_header
 from shared.price import Price
+from shared.timeouts import Retries
 from shared.valkey.keys import ShardKeys
 from shared.valkey.lane import Claim
 from workers.held import HeldJob
@@ -64,6 +65,7 @@ def a_route(price: Price, clock: Clock | None = None) -> Route:
     return Route(
         provider=OpenAIProvider("sim", settings, base_url=settings.base_url, api_key="key"),
         model="sim_echo",
+        tier="",
         upstream_model="sim/echo",
         price=price,
         timeouts=httpx.Timeout(5.0).as_dict(),

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 import pytest
 from pydantic import SecretStr
 
-from shared.catalog import Catalog, Retries
+from shared.catalog import Catalog
 from shared.clock import StillClock
 from shared.errors import NotFound, Overloaded
 from shared.metrics import Metrics
+from shared.timeouts import Retries
 from tests.catalogs import a_catalog
+from tests.unit.workers.jobs import a_header
 from workers.inference.breaker import Breaker
 from workers.inference.routing import CATALOGS_KEPT, Routing, RoutingTable, backoff
 from workers.providers.registry import Credentials
@@ -95,6 +97,17 @@ def test_timeouts_are_the_models_own_else_the_providers() -> None:
     assert (first.timeouts["connect"], first.timeouts["read"]) == (1, 2)
     _, (patient,) = routing().routes("patient", None)
     assert (patient.timeouts["connect"], patient.timeouts["read"]) == (5, 9)
+
+
+def test_a_variant_has_timeouts_and_retries_of_its_own() -> None:
+    variants = {
+        "own": {"model": "patient", "timeouts": {"first_byte": 7}, "retries": {"attempts": 5}},
+        "none": {"model": "patient", "weight": 0},
+    }
+    of = a_catalog(PROVIDERS, MODELS, functions={"f": {"variants": variants, "fallback": ["none"]}})
+    _, (own, none) = routing(of).routes_of(a_header(model="patient", function="f", variant="own"))
+    assert (own.timeouts["read"], own.retries.attempts) == (7, 5)
+    assert (none.timeouts["read"], none.retries.attempts) == (9, Retries().attempts)
 
 
 def test_routes_are_found_once_and_share_a_breaker_by_provider() -> None:
