@@ -22,11 +22,19 @@ def cache_mode(
         return mode
     if _is_confidential(catalog, selection) and not _is_allowed(caller):
         return "off"
+    if _is_panel(catalog, selection):
+        return "off"  # its answer is made of several, and of what an evaluator thinks of them
     return OF_A_DRY_RUN.get(mode, mode) if request.dryrun else mode
 
 
 def _is_allowed(caller: Caller) -> bool:
     return caller.is_master or CACHE_SCOPE in caller.scopes
+
+
+def _is_panel(catalog: Catalog, selection: Selection) -> bool:
+    if not selection.function:
+        return False
+    return catalog.document.functions[selection.function].variants[selection.variant].is_panel
 
 
 def _is_confidential(catalog: Catalog, selection: Selection) -> bool:

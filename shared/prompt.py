@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.errors import InvalidRequest
-from shared.template import ArgumentsMisfit, Template, compiled
+from shared.template import Allowance, ArgumentsMisfit, Template, compiled
 
 ARGUMENTS = "ollm::arguments"
 ROLES = {"system": "system", "developer": "system", "user": "user"}
@@ -35,54 +35,22 @@ def rendered(messages: Sequence[Message], *, system: str, user: str) -> list[Mes
     templates = {
         role: compiled(text) for role, text in (("system", system), ("user", user)) if text
     }
-    found = []
+    found, allowance = [], Allowance()
     for at, message in enumerate(messages):
-        role = ROLES.get(message["role"], "")
+        role, path = ROLES.get(message["role"], ""), f"messages.{at}"
         template = templates.get(role)
         if role == "system":
             templates.pop(role, None)
-        found.append(_message(f"messages.{at}", message, role, template))
+        if template is None:
+            _refuse_arguments(path, message.get("content"))
+            found.append(message)
+        else:
+            content = _Rendering(template, role, allowance).content(path, message.get("content"))
+            found.append({**message, "content": content})
     if "system" in templates:
-        content = _text("messages", templates["system"], {})
-        found.insert(0, {"role": "system", "content": content})
+        first = _Rendering(templates["system"], "system", allowance).text("messages", {})
+        found.insert(0, {"role": "system", "content": first})
     return found
-
-
-def _message(path: str, message: Message, role: str, template: Template | None) -> Message:
-    content = message.get("content")
-    if template is None:
-        _refuse_arguments(path, content)
-        return message
-    if not isinstance(content, list):
-        return {**message, "content": _text(path, template, {f"{role}_text": content or ""})}
-    parts = [_part(f"{path}.content.{at}", part, role, template) for at, part in enumerate(content)]
-    if len(parts) == 1 and parts[0]["type"] == "text":
-        return {**message, "content": parts[0]["text"]}  # not all providers take parts everywhere
-    return {**message, "content": parts}
-
-
-def _part(path: str, part: Message, role: str, template: Template) -> Message:
-    if part["type"] != "text":
-        return part
-    given = part.get(ARGUMENTS)
-    if given is None:
-        return {**part, "text": _text(path, template, {f"{role}_text": part["text"]})}
-    return {"type": "text", "text": _text(f"{path}.{ARGUMENTS}", template, given)}
-
-
-def _text(path: str, template: Template, arguments: Mapping[str, Any]) -> str:
-    for name in ("system_text", "user_text"):
-        if name in arguments and name not in template.names and not path.endswith(ARGUMENTS):
-            raise InvalidRequest(
-                f"'{path}' has text, which the function's template has no place for: it takes"
-                f" '{ARGUMENTS}'.",
-                param=path,
-            )
-    try:
-        return template.render(arguments)
-    except ArgumentsMisfit as error:
-        message = f"'{path}' does not fit the function's template: {error}."
-        raise InvalidRequest(message, param=path) from error
 
 
 def _refuse_arguments(path: str, content: Any) -> None:
@@ -92,3 +60,44 @@ def _refuse_arguments(path: str, content: Any) -> None:
                 f"'{path}.content.{at}.{ARGUMENTS}' has no template of the function's to go into.",
                 param=f"{path}.content.{at}.{ARGUMENTS}",
             )
+
+
+class _Rendering:
+    """Of one message."""
+
+    def __init__(self, template: Template, role: str, allowance: Allowance) -> None:
+        self._template = template
+        self._text_name = f"{role}_text"
+        self._allowance = allowance
+
+    def content(self, path: str, content: Any) -> Any:
+        if not isinstance(content, list):
+            return self._plain(path, content or "")
+        parts = [self._part(f"{path}.content.{at}", part) for at, part in enumerate(content)]
+        if len(parts) == 1 and parts[0]["type"] == "text":
+            return parts[0]["text"]  # not all providers take parts everywhere
+        return parts
+
+    def _part(self, path: str, part: Message) -> Message:
+        if part["type"] != "text":
+            return part
+        given = part.get(ARGUMENTS)
+        if given is None:
+            return {**part, "text": self._plain(path, part["text"])}
+        return {"type": "text", "text": self.text(f"{path}.{ARGUMENTS}", given)}
+
+    def _plain(self, path: str, text: str) -> str:
+        if self._text_name not in self._template.names:
+            raise InvalidRequest(
+                f"'{path}' has text, which the function's template has no place for: it takes"
+                f" '{ARGUMENTS}'.",
+                param=path,
+            )
+        return self.text(path, {self._text_name: text})
+
+    def text(self, path: str, arguments: Mapping[str, Any]) -> str:
+        try:
+            return self._template.render(arguments, self._allowance)
+        except ArgumentsMisfit as error:
+            message = f"'{path}' does not fit the function's template: {error}."
+            raise InvalidRequest(message, param=path) from error

@@ -20,12 +20,14 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from typing_extensions import override
 
-MAX_BYTES = 1 << 20
-"""Of the arguments, as JSON, and of a rendered text."""
+MAX_ARGUMENT_BYTES = 1 << 20
+"""As JSON, of one message."""
+MAX_TEXT_BYTES = 4 << 20
+"""Of all that is rendered for a request: more than the longest prompt that models take."""
 MAX_SECONDS = 0.25
-"""Of the processor, not of the clock: what else the machine does must not refuse a request."""
+"""For a request. Of the processor, not of the clock: what else the machine does must not refuse it."""
 TEMPLATES_KEPT = 1024
-BEGAN = "began at"
+ALLOWANCE = "the allowance"
 """No name in a template can be this one."""
 METERED = "metered"
 
@@ -55,6 +57,26 @@ class ArgumentsMisfit(Exception):
     """A template cannot be rendered with these arguments. The message repeats no value."""
 
 
+class Allowance:
+    """The time and the text that all renderings for one request may take."""
+
+    def __init__(self) -> None:
+        self._began = time.thread_time()
+        self._bytes_left = MAX_TEXT_BYTES
+
+    def check_time(self) -> None:
+        """Raises ArgumentsMisfit."""
+        if time.thread_time() - self._began > MAX_SECONDS:
+            raise ArgumentsMisfit("the templates take too long")
+
+    def take(self, text: str) -> str:
+        """Raises ArgumentsMisfit."""
+        self._bytes_left -= len(text.encode())
+        if self._bytes_left < 0:
+            raise ArgumentsMisfit(f"the text would be larger than {MAX_TEXT_BYTES} bytes")
+        return text
+
+
 class Template:
     """Compiled. Values are put in as they are: nothing in them is read as a template."""
 
@@ -74,12 +96,14 @@ class Template:
             # The last two are Python's own compiler's, of which Jinja's output is too much.
             raise TemplateInvalid("it is nested too deeply") from error
 
-    def render(self, arguments: Mapping[str, Any]) -> str:
+    def render(self, arguments: Mapping[str, Any], allowance: Allowance) -> str:
         """Raises ArgumentsMisfit."""
-        if len(msgspec.json.encode(arguments)) > MAX_BYTES:
-            raise ArgumentsMisfit(f"they are larger than {MAX_BYTES} bytes")
+        allowance.check_time()
+        if len(msgspec.json.encode(arguments)) > MAX_ARGUMENT_BYTES:
+            raise ArgumentsMisfit(f"the values are larger than {MAX_ARGUMENT_BYTES} bytes")
         try:
-            return _joined(self._template.generate({**arguments, BEGAN: time.thread_time()}))
+            pieces = self._template.generate({**arguments, ALLOWANCE: allowance})
+            return "".join([allowance.take(piece) for piece in pieces])
         except UndefinedError as error:
             raise ArgumentsMisfit(error.message or "a variable is undefined") from error
         except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -91,16 +115,6 @@ class Template:
 def compiled(text: str) -> Template:
     """Raises TemplateInvalid."""
     return Template(text)
-
-
-def _joined(pieces: Iterable[str]) -> str:
-    found, size = [], 0
-    for piece in pieces:
-        size += len(piece.encode())
-        if size > MAX_BYTES:
-            raise ArgumentsMisfit(f"the text would be larger than {MAX_BYTES} bytes")
-        found.append(piece)
-    return "".join(found)
 
 
 def _check(tree: nodes.Node) -> None:
@@ -148,10 +162,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 @pass_context
 def _metered(context: Context, items: Iterable[Any]) -> Iterator[Any]:
     """What a loop goes through, until the template has had its time."""
-    began = context[BEGAN]
+    allowance = context[ALLOWANCE]
     for item in items:
-        if time.thread_time() - began > MAX_SECONDS:
-            raise ArgumentsMisfit("the template takes too long with them")
+        allowance.check_time()
         yield item
 
 

@@ -22,7 +22,8 @@ MESSAGE: Json = {
     "properties": {
         "role": {"type": "string", "enum": sorted(ROLES)},
         "content": {
-            "description": "Text, or parts of it: text, image_url and whatever the model takes.",
+            "description": "Text, or parts of it: text, image_url and whatever the model takes. For a"
+            " function's template a part of type text has ollm::arguments instead of text.",
             "oneOf": [
                 STRING,
                 {

@@ -105,6 +105,10 @@ class Call:
 class Calls:
     """Those under way, and the rows of those that ended."""
 
+    __slots__ = (
+        "_held", "_kept", "_number", "_recorder", "_shared", "_under_way", "model_label",
+    )  # fmt: skip
+
     def __init__(self, shared: Collaborators, held: HeldJob, recorder: Recorder) -> None:
         self._shared = shared
         self._held = held
@@ -178,11 +182,10 @@ class Calls:
         if cache is not None:
             attempt.recording = cache.recording()
         call = Call(exchange, route, attempt)
-        self._under_way[attempt.row_id] = call
+        row_id = attempt.row_id
+        self._under_way[row_id] = call
         # Record, then send: whoever takes over must know that this call may have happened.
-        outcome = await self._recorder.attempt(
-            self._held, row_id=attempt.row_id, row=attempt.recorded()
-        )
+        outcome = await self._recorder.attempt(self._held, row_id=row_id, row=attempt.recorded())
         if outcome != b"ok":
             self._not_ours(call, outcome)
         call.sent = True
@@ -319,6 +322,8 @@ class Calls:
 
     @property
     def cost_usd(self) -> Decimal:
+        if len(self._kept) == 1:
+            return self._kept[0].cost_usd
         return sum((row.cost_usd for row in self._kept), ZERO)
 
     @property

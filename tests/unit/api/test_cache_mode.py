@@ -29,6 +29,12 @@ tier = "ZDR"
 providers = [{ provider = "zdr", upstream_model = "m" }]
 [functions.f.variants.v]
 model = "confidential"
+[functions.panel.variants.a]
+model = "open"
+[functions.panel.variants.p]
+type = "best_of_n"
+candidates = ["a", "a"]
+evaluator = { model = "open" }
 """
 )
 KEY = Caller(tenant="t", user="u", key_id="k")
@@ -86,3 +92,8 @@ async def test_a_wish_that_was_not_granted_is_told_in_the_head_alone() -> None:
     assert sent[0]["headers"] == [(b"a", b"b"), (b"x-ollm-cache", b"off")]
     assert head == [(b"a", b"b")], "a list that streams share"
     assert "headers" not in sent[1]
+
+
+def test_the_answer_of_a_panel_is_not_kept() -> None:
+    assert mode("ollm::function_name::panel", MASTER_CALLER, cache="on", variant_name="p") == "off"
+    assert mode("ollm::function_name::panel", MASTER_CALLER, cache="on", variant_name="a") == "on"

@@ -1,5 +1,6 @@
 """A request's messages as a variant's templates render them."""
 
+import time
 from typing import Any
 
 import pytest
@@ -83,3 +84,12 @@ def test_a_system_template_that_wants_values_is_missed_where_nothing_is_given() 
 def test_arguments_cannot_pass_as_the_text_of_a_message() -> None:
     asked = [said("user", [given(user_text="{{ 1 + 1 }}")])]
     assert rendered(asked, system="", user="{{ user_text }}")[0]["content"] == "{{ 1 + 1 }}"
+
+
+def test_many_messages_have_no_more_time_than_one() -> None:
+    slow = "{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}"
+    asked = [said("user", [given(x=[0] * 200)])] * 1000
+    began = time.thread_time()
+    with pytest.raises(InvalidRequest, match="too long"):
+        rendered(asked, system="", user=slow)
+    assert time.thread_time() - began < 2

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from shared.template import MAX_BYTES, ArgumentsMisfit, Template, TemplateInvalid
+from shared.template import (
+    MAX_ARGUMENT_BYTES,
+    Allowance,
+    ArgumentsMisfit,
+    Template,
+    TemplateInvalid,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +30,7 @@ from shared.template import MAX_BYTES, ArgumentsMisfit, Template, TemplateInvali
     ],
 )
 def test_a_template_is_rendered(text: str, arguments: dict[str, Any], expected: str) -> None:
-    assert Template(text).render(arguments) == expected
+    assert Template(text).render(arguments, Allowance()) == expected
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,7 @@ def test_arguments_that_do_not_fit_are_named_and_not_repeated(
     text: str, arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ArgumentsMisfit, match=said) as refused:
-        Template(text).render(arguments)
+        Template(text).render(arguments, Allowance())
     assert "secret" not in str(refused.value)
 
 
@@ -87,14 +93,15 @@ def test_a_loop_within_a_loop_over_the_clients_list_is_stopped_in_time() -> None
     text = "{% for a in x %}{% for b in x %}{% for c in x %}{% endfor %}{% endfor %}{% endfor %}"
     began = time.thread_time()
     with pytest.raises(ArgumentsMisfit, match="too long"):
-        Template(text).render({"x": [0] * 100_000})
+        Template(text).render({"x": [0] * 100_000}, Allowance())
     assert time.thread_time() - began < 2
 
 
-def test_a_text_has_a_largest_size_and_so_have_arguments() -> None:
-    template = Template("{% for a in x %}{{ y }}{% endfor %}")
-    assert len(template.render({"x": [0] * 10, "y": "y" * 1000})) == 10_000
+def test_all_texts_of_a_request_have_a_largest_size_and_so_have_arguments() -> None:
+    template, allowance = Template("{% for a in x %}{{ y }}{% endfor %}"), Allowance()
+    values = {"x": [0] * 3000, "y": "y" * 1000}
+    assert len(template.render(values, allowance)) == 3_000_000
     with pytest.raises(ArgumentsMisfit, match="text would be larger"):
-        template.render({"x": [0] * 5000, "y": "y" * 1000})
-    with pytest.raises(ArgumentsMisfit, match="they are larger"):
-        template.render({"x": [], "y": "y" * MAX_BYTES})
+        template.render(values, allowance)
+    with pytest.raises(ArgumentsMisfit, match="values are larger"):
+        template.render({"x": [], "y": "y" * MAX_ARGUMENT_BYTES}, allowance)

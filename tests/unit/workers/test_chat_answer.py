@@ -13,7 +13,7 @@ from shared.run import unpack
 from shared.usage import Usage
 from tests.unit.workers.jobs import INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.attempt import Attempt
-from workers.inference.chat import DONE, ChatAnswer, decode, estimate_input_tokens
+from workers.inference.chat import DONE, ChatAnswer, Earlier, decode, estimate_input_tokens
 from workers.inference.upstream_errors import AttemptFailed
 
 USAGE = {
@@ -28,9 +28,11 @@ USAGE = {
 class Case:
     """One job's answer, and its attempt."""
 
-    def __init__(self, **header: Any) -> None:
+    def __init__(self, *, earlier: Earlier | None = None, **header: Any) -> None:
         self.header: JobHeader = a_header(asked_model="as/asked", **header)
-        self.answer = ChatAnswer(self.header, provider_type="openai", clock=StillClock(1000.0))
+        self.answer = ChatAnswer(
+            self.header, provider_type="openai", clock=StillClock(1000.0), earlier=earlier
+        )
         self.attempt: Attempt = an_attempt(self.header, price=Price())
 
     def whole(self, document: object) -> Any:
@@ -208,3 +210,41 @@ def test_nothing_a_provider_sends_is_more_than_a_failed_attempt() -> None:
     for data in (b"\xff", b"{", b"[" * 100_000, b'"\\ud800'):
         with pytest.raises(AttemptFailed):
             decode(data)
+
+
+EARLIER = Earlier(usage=Usage(10, 20), raw_usage=["u"], raw_response=["r"])
+SUM = {
+    "prompt_tokens": 13,
+    "completion_tokens": 24,
+    "total_tokens": 37,
+    "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 0},
+}
+
+
+def test_what_earlier_calls_used_and_said_is_added_to_a_whole_answer() -> None:
+    case = Case(earlier=EARLIER, include_raw_usage=True, include_raw_response=True)
+    answer = case.whole(a_completion())
+    assert answer["usage"] == SUM
+    assert [raw if raw == "u" else raw["data"] for raw in answer["ollm_raw_usage"]] == ["u", USAGE]
+    assert answer["ollm_raw_response"][0] == "r"
+    assert len(answer["ollm_raw_response"]) == 2
+    assert case.attempt.usage == Usage(3, 4, reasoning_tokens=2), "its own row has its own"
+
+
+@pytest.mark.parametrize("usage", [USAGE, None], ids=["in a chunk of its own", "never"])
+def test_what_earlier_calls_used_is_added_to_the_usage_of_a_stream(usage: object) -> None:
+    case = Case(earlier=EARLIER, stream=True, include_usage=True)
+    case.chunk(a_chunk("hi"))
+    if usage is not None:
+        assert case.chunk({**a_chunk(), "choices": [], "usage": usage})["usage"] == SUM
+        assert case.ending() == DONE
+    else:
+        chunk = json.loads(case.ending().split(b"\n\n")[0].removeprefix(b"data: "))
+        assert chunk["usage"]["total_tokens"] == 30 + INPUT_ESTIMATE + 1
+
+
+def test_what_earlier_calls_said_comes_once_in_a_stream() -> None:
+    case = Case(earlier=EARLIER, stream=True, include_raw_response=True)
+    chunks = [case.chunk(a_chunk(text)) for text in ("a", "b")]
+    assert [chunk.get("ollm_raw_response") for chunk in chunks] == [["r"], None]
+    assert all("ollm_raw_chunk" in chunk for chunk in chunks)
