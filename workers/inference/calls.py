@@ -5,91 +5,23 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
 
 import httpx
 from msgspec.structs import replace
 
-from shared.clock import Clock
 from shared.errors import GatewayError, Overloaded
-from shared.job import JobHeader
 from shared.money import ZERO
-from shared.seal import Seal
 from shared.spend import SpendRow, Status, encode_row
 from shared.usage import Usage, total
-from shared.valkey.cache import CacheEntries
-from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt
-from workers.inference.cache import Cache, Hit, JobCache
-from workers.inference.meter import Meter
-from workers.inference.routing import Route, Routing, backoff
+from workers.inference.cache import Hit, JobCache
+from workers.inference.exchange import Collaborators, Exchange, Recorder
+from workers.inference.routing import Route, backoff
 from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
 from workers.providers.http.response import ResponseTooLarge, read_all
 
 MAX_ERROR_BODY_BYTES = 64 << 10
-
-
-class Recorder(Protocol):
-    """Records attempts before their sends, and takes jobs back; the runner is one."""
-
-    async def attempt(self, held: HeldJob, *, row_id: str, row: bytes) -> bytes: ...
-
-    async def give_back(self, held: HeldJob) -> None: ...
-
-    @property
-    def cache(self) -> CacheEntries: ...
-
-
-class Catalogs(Protocol):
-    """Finds the routing of the catalog a job was admitted under."""
-
-    async def routing(self, config_hash: str) -> Routing | None: ...
-
-    def is_off(self, provider: str) -> bool:
-        """Whether the catalog in force has switched a provider off."""
-        ...
-
-
-class Exchange(Protocol):
-    """What is sent in a call, and what becomes of the answer."""
-
-    @property
-    def header(self) -> JobHeader:
-        """The job's; of a call whose answer goes to nobody outside, as if it were asked whole."""
-        ...
-
-    @property
-    def input_estimate(self) -> int:
-        """Tokens of the request, by its characters: a stand-in for a missing count."""
-        ...
-
-    @property
-    def waits_for_client(self) -> bool:
-        """Its provider has nothing to do until our client goes on: should it give up meanwhile, that
-        says nothing against it."""
-        ...
-
-    def request(self, route: Route, attempt: Attempt) -> httpx.Request:
-        """The call for one attempt."""
-        ...
-
-    async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
-        """Takes a 200 to its end, and completes the attempt. Raises AttemptFailed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Collaborators:
-    """What the jobs of one process share."""
-
-    catalogs: Catalogs
-    transport: httpx.AsyncBaseTransport
-    seal: Seal
-    clock: Clock
-    meter: Meter
-    uploads: UploadReader
-    cache: Cache
 
 
 @dataclass(slots=True)

@@ -19,11 +19,12 @@ from shared.job import JobHeader
 from shared.prompt import has_arguments
 from shared.usage import as_openai
 from workers.inference.attempt import Attempt
-from workers.inference.chat import ChatAnswer, Earlier, estimate_input_tokens
-from workers.inference.chat import decode as decode_answer
+from workers.inference.chat import ChatAnswer, Earlier
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.comparison import choice_of, to_choose, to_fuse
 from workers.inference.job import Job
+from workers.inference.message import decode as decode_answer
+from workers.inference.message import estimate_input_tokens
 from workers.inference.panel import Candidacy, Panel
 from workers.inference.routing import Route
 from workers.inference.streamed import stream_of

@@ -16,23 +16,12 @@ from shared.usage import Usage, as_openai, counters, total, usage_from_openai
 from workers.inference import plain_answer
 from workers.inference.attempt import Attempt
 from workers.inference.chunk_heads import ChunkHead, Rest, text_length
+from workers.inference.message import decode, length_of, text_of, tier_of
 from workers.inference.upstream_errors import protocol_error
 
 DONE = b"data: [DONE]\n\n"
-MAX_TIER_CHARACTERS = 32
-CHARACTERS_PER_INPUT_TOKEN = 4
-"""The usual rule of thumb, for input whose tokens no provider counted."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-
-
-def decode(data: bytes) -> Any:
-    """Raises AttemptFailed: what a provider sends is not trusted to be JSON."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise protocol_error("The provider's answer is not valid JSON.") from error
 
 
 class Earlier(msgspec.Struct, frozen=True):
@@ -103,7 +92,7 @@ class ChatAnswer:
             document["created"] = int(self._clock.now())
         if not document.get("system_fingerprint"):
             document["system_fingerprint"] = ""
-        attempt.service_tier = _tier(document)
+        attempt.service_tier = tier_of(document)
         if not document.get("service_tier"):
             document["service_tier"] = "default"
         self._add_raw(document, usage, data, attempt)
@@ -121,8 +110,8 @@ class ChatAnswer:
     def _count_whole(self, choices: list[Any], attempt: Attempt) -> None:
         choice = choices[0]
         if isinstance(choice, dict):
-            attempt.finish_reason = _text(choice.get("finish_reason"))
-            attempt.content_arrived(_length(choice.get("message")))
+            attempt.finish_reason = text_of(choice.get("finish_reason"))
+            attempt.content_arrived(length_of(choice.get("message")))
 
     # ---- streamed
 
@@ -173,7 +162,7 @@ class ChatAnswer:
         found = usage_from_openai(usage)
         if found is not None:
             attempt.usage_arrived(found)
-        attempt.service_tier = _tier(document) or attempt.service_tier
+        attempt.service_tier = tier_of(document) or attempt.service_tier
         choices = document.get("choices")
         if not isinstance(choices, list):
             raise protocol_error("The provider's stream has an event without choices.")
@@ -196,8 +185,8 @@ class ChatAnswer:
             return
         reason = choice.get("finish_reason")
         if reason:
-            attempt.finish_reason = _text(reason)
-        length = _length(choice.get("delta"))
+            attempt.finish_reason = text_of(reason)
+        length = length_of(choice.get("delta"))
         if length:
             attempt.content_arrived(length)
 
@@ -258,52 +247,3 @@ class ChatAnswer:
         if self._owes_raw and self._earlier is not None:
             self._owes_raw = False
             chunk["ollm_raw_response"] = self._earlier.raw_response
-
-
-def estimate_input_tokens(document: dict[str, Any]) -> int:
-    """Tokens of a request's messages by their characters: a stand-in for a missing count."""
-    messages = document.get("messages")
-    if not isinstance(messages, list):
-        return 0
-    characters = sum(map(_length, messages))
-    return -(-characters // CHARACTERS_PER_INPUT_TOKEN)
-
-
-def _length(message: Any) -> int:
-    """Characters of what a message or delta says: content, reasoning, refusal, tool arguments."""
-    if not isinstance(message, dict):
-        return 0
-    content = message.get("content")
-    if isinstance(content, str) and len(message) == 2 and "role" in message:
-        return len(content)  # the common case: a role and a text
-    total = 0
-    for name in ("content", "reasoning_content", "reasoning", "refusal"):
-        value = message.get(name)
-        if not value:
-            continue
-        if isinstance(value, str):
-            total += len(value)
-        elif isinstance(value, list):
-            total += sum(
-                len(_text(part.get("text")) or "") for part in value if isinstance(part, dict)
-            )
-    calls = message.get("tool_calls")
-    if isinstance(calls, list):
-        total += sum(_call_length(call) for call in calls)
-    return total
-
-
-def _tier(document: dict[str, Any]) -> str:
-    """The service tier that an answer says it had; cut, since it is kept in a column of words."""
-    return (_text(document.get("service_tier")) or "")[:MAX_TIER_CHARACTERS]
-
-
-def _call_length(call: Any) -> int:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        return 0
-    return sum(len(_text(function.get(name)) or "") for name in ("name", "arguments"))
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

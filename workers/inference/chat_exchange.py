@@ -12,9 +12,10 @@ from shared.errors import UpstreamFailed
 from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
-from workers.inference.chat import ChatAnswer, Earlier, estimate_input_tokens
+from workers.inference.chat import ChatAnswer, Earlier
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
+from workers.inference.message import estimate_input_tokens
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import AttemptFailed, protocol_error
 from workers.providers.http.response import is_over, read_all

@@ -17,9 +17,9 @@ from shared.dialects.request import decode, without_ours
 from shared.ids import dashed
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
-from workers.inference.chat import CHARACTERS_PER_INPUT_TOKEN
-from workers.inference.chat import decode as decode_answer
 from workers.inference.job import Job
+from workers.inference.message import CHARACTERS_PER_INPUT_TOKEN
+from workers.inference.message import decode as decode_answer
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import protocol_error
 from workers.providers.http.response import read_all

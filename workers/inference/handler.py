@@ -15,10 +15,10 @@ from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.cache import Cache
-from workers.inference.calls import Catalogs, Collaborators, Recorder
 from workers.inference.candidates import convene
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
+from workers.inference.exchange import Catalogs, Collaborators, Recorder
 from workers.inference.job import Begin, Job
 from workers.inference.meter import Meter
 from workers.inference.transcription_exchange import TranscriptionExchange

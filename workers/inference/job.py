@@ -11,7 +11,8 @@ from shared.seal import SealBroken
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.cache import Hit, JobCache, Replays
-from workers.inference.calls import Calls, Collaborators, Exchange, Recorder
+from workers.inference.calls import Calls
+from workers.inference.exchange import Collaborators, Exchange, Recorder
 from workers.inference.panel import Panel, panel_of
 from workers.inference.routing import Route
 from workers.inference.upload_source import UploadSource

@@ -13,7 +13,8 @@ from shared.run import unpack
 from shared.usage import Usage
 from tests.unit.workers.jobs import INPUT_ESTIMATE, a_header, an_attempt
 from workers.inference.attempt import Attempt
-from workers.inference.chat import DONE, ChatAnswer, Earlier, decode, estimate_input_tokens
+from workers.inference.chat import DONE, ChatAnswer, Earlier
+from workers.inference.message import decode, estimate_input_tokens
 from workers.inference.upstream_errors import AttemptFailed
 
 USAGE = {
