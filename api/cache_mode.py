@@ -40,9 +40,13 @@ def _is_panel(catalog: Catalog, selection: Selection) -> bool:
 def _is_confidential(catalog: Catalog, selection: Selection) -> bool:
     if selection.target.model.tier:
         return True
-    # A provider asked for by name is known for its tier, whether or not the catalog has the model.
-    pinned = selection.pinned_provider
-    return pinned is not None and bool(TIER_OF_TYPE[catalog.document.providers[pinned].type])
+    # Providers are known for their tier, whether or not the catalog gives the model one.
+    providers = (
+        [selection.pinned_provider]
+        if selection.pinned_provider
+        else [route.provider for route in selection.target.model.providers]
+    )
+    return any(TIER_OF_TYPE[catalog.document.providers[name].type] for name in providers)
 
 
 def saying_off(send: Send) -> Send:

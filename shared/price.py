@@ -60,7 +60,8 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def cost(self, usage: Usage, service_tier: str = "") -> Decimal:
         """The settled cost: each token is counted once, and the sum is rounded once."""
-        total = _of_tokens(self._in_force(usage.input_tokens), usage) / MILLION
+        price = self._in_force(usage.input_tokens) if self.long_context else self
+        total = _of_tokens(price, usage) / MILLION
         if usage.counts_more_than_tokens:
             total += self._of_units(usage)
         if self.request:

@@ -97,3 +97,9 @@ def count_characters(fields: dict[str, Any]) -> int:
         len(item) if type(item) is str else 4 * (len(item) if type(item) is list else 1)
         for item in given
     )
+
+
+def count_inputs(fields: dict[str, Any]) -> int:
+    """How many vectors a checked request asks for."""
+    given = fields["input"]
+    return 1 if type(given) is str or type(given[0]) is int else len(given)

@@ -4,8 +4,10 @@ from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
 from shared.valkey.scripts import CACHE_PUT
 
-EXPIRED_AT_ONCE = 1000
-"""Members of the index that a put removes at most: a script must not hold up the server."""
+FORGOTTEN_AT_ONCE = 1000
+"""Others that a put removes at most: a script must not hold up the server."""
+BESIDE_BYTES = 512
+"""What an entry takes beside its value, about: its key, its end, its place in the index."""
 
 
 class CacheEntries:
@@ -21,14 +23,15 @@ class CacheEntries:
         return found
 
     async def put(self, name: str, sealed: bytes, *, ttl_seconds: float, max_bytes: int) -> bool:
-        """False for an entry that is larger than the bound. Raises ValkeyAway and CommandRefused.
+        """False where it is larger than the bound, or room is still being made for it.
 
-        May be repeated. A server whose memory is full refuses.
+        Raises ValkeyAway and CommandRefused. May be repeated. A server whose memory is full refuses.
         """
         keys = self._keys
         kept: int = await self._client.script(
             CACHE_PUT,
             (keys.cache_entry(name), keys.cache_index, keys.cache_bytes),
-            (name, sealed, int(ttl_seconds * 1000), max_bytes, keys.cache_entry(""), EXPIRED_AT_ONCE),
+            (name, sealed, int(ttl_seconds * 1000), max_bytes, keys.cache_entry(""),
+             FORGOTTEN_AT_ONCE, BESIDE_BYTES),
         )  # fmt: skip
-        return bool(kept)
+        return kept == 1

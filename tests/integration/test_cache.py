@@ -156,10 +156,29 @@ async def test_a_stream_without_usage_is_not_counted_by_its_text(
     assert counters(last["usage"]) == (0, 0, 0)
 
 
+async def test_an_answer_with_fewer_vectors_than_inputs_is_not_given_again(
+    valkey_db: str, queue: Queue
+) -> None:
+    async def embeds(call: Call) -> None:
+        await call.respond({"data": [{"index": 0, "embedding": [1]}], "model": "up"})
+
+    async with scripted(embeds) as provider:
+        catalog = one_model(provider.url)
+        asker = Asker(queue, catalog)
+        wishes: dict[str, Any] = {"endpoint": "embeddings", "body": EMBED, "cache": "on"}
+        async with a_worker(valkey_db, catalog):
+            for _ in range(2):
+                assert (await asker.ended(await asker.ask(**wishes))).answer.headers == {
+                    "x-ollm-cache": "miss"
+                }
+    assert len(provider.calls) == 2
+
+
 async def test_embeddings_are_given_again_with_the_numbers_as_they_were_written(
     valkey_db: str, queue: Queue
 ) -> None:
-    written = b'[{"index":0,"embedding":[1.50,-0.0,1e-7,12345678901234567890.5]}]'
+    first_one = b'{"index":0,"embedding":[1.50,-0.0,1e-7,12345678901234567890.5]}'
+    written = b'[%b,{"index":1,"embedding":[1]}]' % first_one
     document = b'{"data":%b,"usage":{"prompt_tokens":2,"total_tokens":2},"model":"up"}' % written
 
     async def embeds(call: Call) -> None:

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from shared.valkey.cache import CacheEntries
+from shared.valkey import cache
+from shared.valkey.cache import BESIDE_BYTES, CacheEntries
 from tests.integration.queue import Queue
 
 POLL_SECONDS = 0.005
@@ -12,7 +13,8 @@ SHORT_SECONDS = 0.03
 
 
 @pytest.fixture
-def entries(queue: Queue) -> CacheEntries:
+def entries(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> CacheEntries:
+    monkeypatch.setattr(cache, "BESIDE_BYTES", 0)  # so that sizes are round
     return CacheEntries(queue.client, queue.keys)
 
 
@@ -109,3 +111,26 @@ async def test_a_book_that_lost_its_index_is_begun_anew(
     await queue.client.call(b"DEL", queue.keys.cache_index, queue.keys.cache_entry("a"))
     assert await put(entries, "b")
     assert await book(queue) == ({b"b:10"}, 10)
+
+
+async def test_what_an_entry_takes_beside_its_value_counts(queue: Queue) -> None:
+    entries = CacheEntries(queue.client, queue.keys)
+    size = 10 + BESIDE_BYTES
+    assert not await put(entries, "a", most=size - 1)
+    assert await put(entries, "a", most=size)
+    assert await put(entries, "b", most=2 * size)
+    assert (await book(queue))[1] == 2 * size
+    assert await put(entries, "c", most=2 * size)
+    assert (await book(queue))[1] == 2 * size
+
+
+async def test_a_bound_that_was_lowered_far_is_reached_in_steps(
+    queue: Queue, entries: CacheEntries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FORGOTTEN_AT_ONCE", 3)
+    for number in range(8):
+        await put(entries, f"e{number}", ttl=60.0 + number)
+    kept = [await put(entries, "new", most=20) for _ in range(3)]
+    assert kept == [False, False, True]
+    assert await book(queue) == ({b"e7:10", b"new:10"}, 20)
+    assert await entries.get("new") == b"x" * 10

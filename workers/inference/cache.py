@@ -7,7 +7,8 @@ that fails costs a call at the provider, never the answer.
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,8 +35,8 @@ GET_SECONDS = 0.5
 """A lookup takes less than a millisecond; a call at the provider is the better choice soon after."""
 PUT_SECONDS = 2.0
 STORE_FAILED = (ValkeyAway, CommandRefused, TimeoutError)
-FAILED_GENERATION = "error"
-"""A finish reason of marketplaces: the model behind them broke off."""
+PUTS_AT_ONCE = 64
+"""Of one process: their jobs are settled, so nothing else bounds them."""
 NO_USAGE: dict[str, dict[str, int]] = {
     "chat.completions": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     "embeddings": {"prompt_tokens": 0, "total_tokens": 0},
@@ -75,6 +76,10 @@ class Replays(Protocol):
         """The client's whole text, made of what was recorded earlier. Raises AttemptFailed."""
         ...
 
+    def is_complete(self, pieces: Sequence[bytes]) -> bool:
+        """Whether what was recorded is all that was asked for."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -92,11 +97,29 @@ class Cache:
     clock: Clock
     meter: Meter
     name_key: bytes
+    puts: "Puts"
 
     def of_job(
         self, header: JobHeader, exchange: Replays, entries: CacheEntries, bounds: CacheBounds
     ) -> "JobCache":
         return JobCache(self, header, exchange, entries, bounds)
+
+
+class Puts:
+    """Those under way in this process."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextmanager
+    def one(self) -> Iterator[bool]:
+        """Whether there is room for one more, for the length of the block."""
+        may_go = self._count < PUTS_AT_ONCE
+        self._count += may_go
+        try:
+            yield may_go
+        finally:
+            self._count -= may_go
 
 
 class JobCache:
@@ -134,6 +157,7 @@ class JobCache:
             outcome, hit = await self._looked_up(route, attempt)
         except (*STORE_FAILED, SealBroken, msgspec.DecodeError, AttemptFailed):
             outcome, hit = "error", None  # the provider is asked instead; the metric counts it
+            self._reads = False  # nor is the store asked for the next route
         self._shared.meter.looked_up(outcome)
         return hit
 
@@ -172,17 +196,15 @@ class JobCache:
     async def keep(self, route: Route, attempt: Attempt) -> None:
         """Keeps a complete answer. Called after the job was settled: nobody waits for it."""
         recording = attempt.recording
-        if recording is None or not self._is_complete(attempt):
+        if recording is None:
             return
-        outcome = "too_large"
-        if not recording.is_too_large:
-            outcome = await self._put(self._name(route, attempt), recording.pieces)
-        self._shared.meter.put(outcome)
-
-    def _is_complete(self, attempt: Attempt) -> bool:
-        if self._header.endpoint != "chat.completions":
-            return True
-        return attempt.finish_reason not in (None, "", FAILED_GENERATION)
+        if recording.is_too_large:
+            self._shared.meter.put("too_large")
+        elif self._exchange.is_complete(recording.pieces):
+            with self._shared.puts.one() as may_go:
+                name = self._name(route, attempt)
+                outcome = await self._put(name, recording.pieces) if may_go else "refused"
+            self._shared.meter.put(outcome)
 
     async def _put(self, name: str, pieces: Sequence[bytes]) -> str:
         stored_at = self._shared.clock.now()
@@ -221,7 +243,9 @@ class JobCache:
         whole = (
             header.tenant,
             route.model,
+            route.tier,
             route.provider.name,
+            route.provider.settings.type,
             route.upstream_model,
             header.endpoint,
             header.stream,

@@ -16,6 +16,7 @@ from workers.inference.chat import ChatAnswer, Earlier
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.message import estimate_input_tokens
+from workers.inference.recording import is_finished
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import AttemptFailed, protocol_error
 from workers.providers.http.response import is_over, read_all
@@ -94,6 +95,9 @@ class ChatExchange:
             return answer.whole(pieces[0], attempt, self.input_estimate)
         text = b"".join(answer.chunks(pieces, attempt))
         return unpack(text) + answer.ending(attempt, self.input_estimate)
+
+    def is_complete(self, pieces: Sequence[bytes]) -> bool:
+        return is_finished(pieces)
 
     async def _relay_stream(
         self, response: httpx.Response, answer: ChatAnswer, attempt: Attempt

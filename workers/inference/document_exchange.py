@@ -27,6 +27,7 @@ from workers.providers.http.response import read_all
 Members = dict[str, msgspec.Raw]
 
 _decode_members = msgspec.json.Decoder(Members).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
 
@@ -64,6 +65,11 @@ class DocumentExchange(ABC):
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
         return self._body(pieces[0], route, attempt)
 
+    def is_complete(self, pieces: Sequence[bytes]) -> bool:
+        """An answer of fewer items than were asked for is passed on, but not kept."""
+        members = self._read(pieces[0])
+        return len(_decode_items(members[self.promised])) == self._items(self._fields)
+
     def _body(self, data: bytes, route: Route, attempt: Attempt) -> bytes:
         """The client's. Raises AttemptFailed."""
         members = self._read(data)
@@ -97,6 +103,11 @@ class DocumentExchange(ABC):
 
     @staticmethod
     @abstractmethod
+    def _items(fields: dict[str, Any]) -> int:
+        """How many the answer must have for the checked request."""
+
+    @staticmethod
+    @abstractmethod
     def _characters(fields: dict[str, Any]) -> int:
         """Of the checked request."""
 
@@ -114,6 +125,11 @@ class EmbeddingsExchange(DocumentExchange):
 
     endpoint = "embeddings"
     promised = "data"
+
+    @staticmethod
+    @override
+    def _items(fields: dict[str, Any]) -> int:
+        return embeddings.count_inputs(fields)
 
     @staticmethod
     @override
@@ -141,6 +157,11 @@ class RerankExchange(DocumentExchange):
 
     endpoint = "rerank"
     promised = "results"
+
+    @staticmethod
+    @override
+    def _items(fields: dict[str, Any]) -> int:
+        return min(fields.get("top_n") or len(fields["documents"]), len(fields["documents"]))
 
     @staticmethod
     @override

@@ -14,7 +14,7 @@ from shared.seal import Seal
 from shared.valkey.uploads import UploadReader
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
-from workers.inference.cache import Cache
+from workers.inference.cache import Cache, Puts
 from workers.inference.candidates import convene
 from workers.inference.chat_exchange import ChatExchange
 from workers.inference.document_exchange import EmbeddingsExchange, RerankExchange
@@ -56,7 +56,13 @@ class Inference:
             clock=clock,
             meter=meter,
             uploads=uploads,
-            cache=Cache(seal=seal, clock=clock, meter=meter, name_key=seal.key_for(b"cache names")),
+            cache=Cache(
+                seal=seal,
+                clock=clock,
+                meter=meter,
+                name_key=seal.key_for(b"cache names"),
+                puts=Puts(),
+            ),
         )
 
     async def run(self, held: HeldJob, outbox: Outbox, recorder: Recorder) -> None:

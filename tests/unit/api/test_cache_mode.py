@@ -20,6 +20,8 @@ type = "near"
 [providers.zdr]
 type = "vercel"
 [models.open]
+providers = [{ provider = "plain", upstream_model = "m" }]
+[models.mixed]
 providers = [{ provider = "plain", upstream_model = "m" }, { provider = "zdr", upstream_model = "m" }]
 [models.confidential]
 tier = "TEE"
@@ -63,7 +65,9 @@ def test_a_confidential_model_has_none_unless_the_key_allows_it(model: str) -> N
 
 
 def test_a_confidential_provider_that_is_asked_for_by_name_counts_as_such() -> None:
-    assert mode("open", cache="on", variant_name="zdr") == "off"
+    assert mode("mixed", cache="on", variant_name="zdr") == "off"
+    assert mode("mixed", cache="on", variant_name="plain") == "on"
+    assert mode("mixed", cache="on") == "off"
     assert mode("open", cache="on", variant_name="plain") == "on"
 
 

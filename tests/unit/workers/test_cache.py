@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -21,8 +22,9 @@ from shared.valkey.cache import CacheEntries
 from shared.valkey.client import CommandRefused, Disconnected
 from tests.unit.workers.jobs import ADMITTED_AT, INPUT_ESTIMATE, a_header, a_route
 from workers.inference.attempt import Attempt
-from workers.inference.cache import Cache, Entry, Hit, JobCache
+from workers.inference.cache import PUTS_AT_ONCE, Cache, Entry, Hit, JobCache, Puts
 from workers.inference.meter import Meter
+from workers.inference.recording import is_finished
 from workers.inference.routing import Route
 
 SEAL = Seal([bytes(range(KEY_BYTES))])
@@ -60,6 +62,7 @@ class Said:
         self._document = document
         self._url = url
         self.replayed: Sequence[bytes] = ()
+        self.completes = True
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         return httpx.Request("POST", self._url, content=json.dumps(self._document).encode())
@@ -67,6 +70,9 @@ class Said:
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
         self.replayed = pieces
         return b"replayed"
+
+    def is_complete(self, pieces: Sequence[bytes]) -> bool:
+        return self.completes
 
 
 class Case:
@@ -77,6 +83,7 @@ class Case:
         self.clock = StillClock(ADMITTED_AT)
         self.metrics = Metrics()
         self.bounds = CacheBounds()
+        self.puts = Puts()
 
     def job(self, seal: Seal = SEAL, exchange: Said | None = None, **header: Any) -> JobCache:
         shared = Cache(
@@ -84,6 +91,7 @@ class Case:
             clock=self.clock,
             meter=Meter(self.metrics),
             name_key=seal.key_for(b"cache names"),
+            puts=self.puts,
         )
         made = a_header(**{"cache": "on", **header})
         return shared.of_job(made, exchange or Said(ASKED), self.store, self.bounds)
@@ -102,10 +110,8 @@ class Case:
         job: JobCache,
         *pieces: bytes,
         route: Route | None = None,
-        finish_reason: str | None = "stop",
     ) -> None:
         attempt = self.attempt(job)
-        attempt.finish_reason = finish_reason
         if attempt.recording is not None:
             attempt.recording.add(pieces or [BODY])
         await job.keep(route or a_route(Price()), attempt)
@@ -301,10 +307,61 @@ async def test_a_streams_events_are_kept_and_only_the_one_with_usage_says_it(cas
     assert set(json.loads(last)["usage"].values()) == {0}
 
 
-@pytest.mark.parametrize("reason", [None, "", "error"])
-async def test_an_answer_that_did_not_finish_is_not_kept(case: Case, reason: str | None) -> None:
-    await case.keep(case.job(), finish_reason=reason)
+async def test_an_answer_that_is_not_complete_is_not_kept(case: Case) -> None:
+    exchange = Said(ASKED)
+    exchange.completes = False
+    await case.keep(case.job(exchange=exchange))
     assert case.store.kept == {}
+
+
+async def test_no_more_is_kept_at_once_than_there_is_room_for(case: Case) -> None:
+    with ExitStack() as stack:
+        for _ in range(PUTS_AT_ONCE):
+            assert stack.enter_context(case.puts.one())
+        await case.keep(case.job())
+    assert (case.store.kept, case.put("refused")) == ({}, 1)
+    await case.keep(case.job())
+    assert case.put("stored") == 1
+
+
+async def test_a_store_that_failed_is_not_asked_for_the_next_route(case: Case) -> None:
+    job = case.job()
+    case.store.error = Disconnected("away")
+    assert await case.find(job) is None
+    assert await case.find(job) is None
+    assert case.looked_up("error") == 1
+
+
+def choice(reason: str | None, index: int = 0) -> dict[str, Any]:
+    return {"index": index, "message": {"content": "hi"}, "finish_reason": reason}
+
+
+def chunks(*some: list[dict[str, Any]]) -> list[bytes]:
+    return [json.dumps({"choices": choices}).encode() for choices in some]
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls"])
+def test_a_completion_that_ended_by_itself_is_finished(reason: str) -> None:
+    assert is_finished(chunks([choice(reason)]))
+    assert is_finished(chunks([choice(None)], [choice(reason)], []))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"x"],
+        chunks([choice(None)]),
+        *(chunks([choice(reason)]) for reason in ("error", "content_filter", "abort", "new")),
+        chunks([choice("stop"), choice("error", 1)]),
+        chunks([choice("stop"), choice(None, 1)]),
+        chunks([choice("stop")], [choice(None, 1)]),
+        chunks([choice("error")], [choice("stop")]),
+    ],
+    ids=str,
+)
+def test_a_completion_that_was_broken_off_or_has_more_choices_is_not(pieces: list[bytes]) -> None:
+    assert not is_finished(pieces)
 
 
 @pytest.mark.parametrize("pieces", [[b'{"a":"%b"}' % (b"x" * 100)], [b'{"a":1}'] * 20], ids=len)
