@@ -22,7 +22,7 @@ from api.key_cache import KeyCache
 from api.middleware import Edge, hot_paths
 from api.providers import Availability
 from api.relay import Relay
-from api.routes import health, metrics, models
+from api.routes import health, metrics, models, pages
 from api.routes.endpoints import DOCUMENTS, FORMS
 from api.routes.inference import Collaborators, Inference
 from api.routes.uploads import UploadInference
@@ -79,6 +79,8 @@ def create_app(
         version=services.version,
         lifespan=partial(_lifespan, services, check),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     # First in the router too, for what is not a POST: 405 comes from there.
@@ -225,6 +227,7 @@ def _include_routers(app: FastAPI, services: Services) -> None:
         availability=services.availability,
         created=int(services.clock.now()),
     )
+    app.include_router(pages.router(DISTRIBUTION))
     app.include_router(health.status_router(well))
     for prefix in ("", "/api/v1"):
         app.include_router(health.router(well, prefix))
