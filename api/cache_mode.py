@@ -3,11 +3,10 @@
 from starlette.types import Message, Send
 
 from api.selection import Selection
-from shared.caller import Caller
+from shared.caller import CACHE_SCOPE, Caller
 from shared.catalog import TIER_OF_TYPE, Catalog
 from shared.dialects.request import InferenceRequest
 
-CACHE_SCOPE = "cache"
 OFF_HEADER = (b"x-ollm-cache", b"off")
 OF_A_DRY_RUN = {"on": "read_only", "write_only": "off"}
 """A dry run leaves nothing behind."""

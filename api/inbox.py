@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from api.waiter import Waiter, Word
+from api.waiter import Buffers, Waiter, Word
 from shared.clock import Clock
 from shared.errors import Internal, Overloaded, TimedOut
 from shared.job import JobHeader
@@ -51,6 +51,7 @@ class Inbox:
         self._on_word = on_word
         self._on_late = on_late
         self._waiters: dict[bytes, Waiter] = {}
+        self._buffers = Buffers()
 
     def register(self, header: JobHeader) -> Waiter:
         """Opens a place for replies. Register, then send: an answer may come at once."""
@@ -61,12 +62,14 @@ class Inbox:
             waits_until=header.queue_deadline + LATE_SECONDS,
             give_up_at=header.deadline + GRACE_SECONDS,
             on_word=self._on_word,
+            buffers=self._buffers,
         )
         self._waiters[header.request_id.encode()] = waiter
         return waiter
 
     def forget(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter.request_id.encode(), None)
+        waiter.forget()
 
     def __len__(self) -> int:
         return len(self._waiters)

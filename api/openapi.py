@@ -58,6 +58,12 @@ PATHS: dict[str, Json] = {
         "Create embeddings", "create_embeddings", "EmbeddingsRequest", "EmbeddingsAnswer"
     ),
     "/v1/rerank": _operation("Rank documents", "rerank", "RerankRequest", "RerankAnswer"),
+    "/v2/rerank": _operation(
+        "Rank documents, as Cohere's later clients ask",
+        "rerank_v2",
+        "RerankRequest",
+        "RerankAnswer",
+    ),
     "/v1/audio/transcriptions": _operation(
         "Transcribe an audio file, which is passed on while it comes in",
         "create_transcription",

@@ -54,7 +54,10 @@ def encode_error(body: ErrorBody) -> bytes:
 
 
 def error_headers(body: ErrorBody) -> list[tuple[bytes, bytes]]:
-    """Retry-After in whole seconds, at least one: where the error knows, and always on 429, 503."""
+    """Retry-After in whole seconds, at least one: where the error knows, and always on 429, 503;
+    and on 401 how to do better."""
+    if body.status == NotAuthenticated.status:
+        return [(b"www-authenticate", b"Bearer")]
     if body.retry_after is None and body.status not in {429, 503}:
         return []
     return [(b"retry-after", str(max(1, math.ceil(body.retry_after or 1))).encode())]

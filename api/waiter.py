@@ -15,19 +15,29 @@ from shared.seal import Seal
 
 PAUSE_BYTES = 256 << 10
 """A client this far behind: its worker stops reading from the provider …"""
-MAX_BUFFERED_BYTES = 1 << 20
-"""A client this far behind all the same is dropped: buffers must stay bounded."""
+MAX_BUFFERED_BYTES = 32 << 20
+"""A client this far behind all the same is dropped: buffers must stay bounded. Until the word has
+reached its worker, a fast provider's stream may bring several megabytes, and one event may be eight."""
+MAX_ALL_BUFFERED_BYTES = 512 << 20
+"""Of all clients of a process together: whose part passes it is dropped."""
 KEEP_ALIVE_SECONDS = 15.0
 KEEP_ALIVE = b": keep-alive\n\n"
 
 Word = Literal["pause", "resume"]
 
 
+class Buffers:
+    """What waits for the clients of one process."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
 class Waiter:
     """One request's replies: in order, whole, or failed."""
 
     __slots__ = (
-        "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
+        "_buffers", "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
         "abort", "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
         "quiet_since", "request_id", "settled", "streaming", "waits_until",
     )  # fmt: skip
@@ -41,7 +51,9 @@ class Waiter:
         waits_until: float,
         give_up_at: float,
         on_word: Callable[[str, Word], None],
+        buffers: Buffers | None = None,
     ) -> None:
+        self._buffers = buffers or Buffers()
         self.request_id = request_id
         self.lane = lane
         self.waits_until = waits_until
@@ -80,12 +92,21 @@ class Waiter:
 
     def take(self) -> bytes:
         """Everything that has gathered, joined."""
-        parts, self.parts = self.parts, []
-        self.buffered = 0
+        parts = self._taken()
         if self._paused:
             self._paused = False
             self._on_word(self.request_id, "resume")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _taken(self) -> list[bytes]:
+        parts, self.parts = self.parts, []
+        self._buffers.held -= self.buffered
+        self.buffered = 0
+        return parts
+
+    def forget(self) -> None:
+        """Nobody takes what is left."""
+        self._taken()
 
     def feed(self, frame: bytes) -> None:
         kind, number, claim, sealed = unpack_frame(frame)
@@ -119,9 +140,10 @@ class Waiter:
     def _add(self, payload: bytes) -> None:
         self.parts.append(payload)
         self.buffered += len(payload)
+        self._buffers.held += len(payload)
         self.quiet_since = self._loop.time()
-        if self.buffered > MAX_BUFFERED_BYTES:
-            self.parts.clear()
+        if self.buffered > MAX_BUFFERED_BYTES or self._buffers.held > MAX_ALL_BUFFERED_BYTES:
+            self._taken()
             self.fail(Overloaded("The client reads too slowly.", code="client_too_slow"))
             self.drop()
         elif self.buffered > PAUSE_BYTES and not self._paused:

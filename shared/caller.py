@@ -5,6 +5,11 @@ import msgspec
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
 
+DRYRUN_SCOPE = "dryrun"
+CACHE_SCOPE = "cache"
+SCOPES = frozenset({DRYRUN_SCOPE, CACHE_SCOPE})
+"""What a key may be given to do beside asking."""
+
 
 class Caller(msgspec.Struct, frozen=True):
     """The identity a request runs and is billed under."""

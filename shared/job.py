@@ -12,6 +12,9 @@ CACHE_READS = frozenset({"on", "read_only"})
 CACHE_WRITES = frozenset({"on", "write_only"})
 
 Lane = Literal["priority", "default", "flex", "batch"]
+LANE_OF_TIER = {"priority": "priority", "auto": "default", "default": "default", "flex": "flex"}
+"""By OpenAI's `service_tier`."""
+TIER_OF_LANE = {"priority": "priority", "default": "default", "flex": "flex", "batch": "flex"}
 
 
 class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

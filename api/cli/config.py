@@ -14,6 +14,7 @@ from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from shared.catalog import Catalog, CatalogInvalid, Document
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.session import PostgresAway, open_postgres
+from shared.settings import Settings
 
 FREE_DRY_RUNS = """\
 note: models have prices, and dry runs are free for every key; set dryrun.allow = "scoped" where
@@ -44,6 +45,7 @@ def check(file: File = None) -> None:
     typer.echo(
         f"{catalog.hash}: {len(document.models)} models, {len(document.providers)} providers"
     )
+    _note_what_is_off(document)
     if document.dryrun.allow == "all" and has_prices(document):
         typer.echo(FREE_DRY_RUNS, err=True)
 
@@ -59,6 +61,7 @@ def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     except PostgresAway as error:
         _fail(str(error))
     typer.echo(f"{catalog.hash} is active")
+    _note_what_is_off(catalog.document)
 
 
 def diff(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
@@ -103,6 +106,17 @@ def _loaded(file: Path | None) -> Catalog:
     except (CatalogInvalid, UnicodeDecodeError) as error:
         typer.echo(f"{file or 'the built-in catalog'}: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _note_what_is_off(document: Document) -> None:
+    """What a reader of the file would not see: nothing of it is an error."""
+    if not document.models:
+        typer.echo("note: there is no model in it", err=True)
+    secret = Settings().secret
+    for name, provider in document.providers.items():
+        variable = provider.api_key_env
+        if provider.enabled and variable is not None and secret(variable) is None:
+            typer.echo(f"note: provider {name} is off while {variable} is not set", err=True)
 
 
 def has_prices(document: Document) -> bool:

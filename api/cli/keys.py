@@ -11,7 +11,7 @@ from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from api.cli.secrets import new_seal_key
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT
+from shared.caller import DEFAULT_TENANT, SCOPES
 from shared.clock import SystemClock
 from shared.job import Lane
 from shared.postgres.keys import KeyInfo, KeyOptions, KeyStore
@@ -55,6 +55,9 @@ def create(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make an API key and print it. It is shown this once: only a hash of it is kept."""
+    unknown = sorted(set(scope or ()) - SCOPES)
+    if unknown:
+        _fail(f"there is no scope {unknown[0]!r}; there are {', '.join(sorted(SCOPES))}")
     options = KeyOptions(
         name=name,
         user_id=user,

@@ -20,14 +20,16 @@ HELP = {
     "background": "Run the housekeeping: sweeps, trimming and other timed work.",
     "simulator": "Serve a labelled simulation of the providers, faults included.",
 }
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-"""Every option, `--help` too, belongs to the process that is started."""
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+WITH_OPTIONS = frozenset({"api", "simulator"})
+"""Their options, `--help` too, belong to the process that is started; the others have none."""
 
 
 def add_to(app: typer.Typer) -> None:
     """One command per process."""
     for name in MODULES:
-        app.command(name, help=HELP[name], context_settings=PASSED_ON)(_starter(name))
+        passed_on = {**PASSED_ON, "help_option_names": []} if name in WITH_OPTIONS else None
+        app.command(name, help=HELP[name], context_settings=passed_on)(_starter(name))
 
 
 def _starter(name: str) -> Callable[[typer.Context], None]:

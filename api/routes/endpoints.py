@@ -29,13 +29,16 @@ def _first_openai_provider(catalog: Catalog, target: Target) -> str:
     return first
 
 
+RERANK = Endpoint("rerank", pin=_first_openai_provider)
+
 DOCUMENTS: Mapping[str, tuple[Endpoint, Parse]] = {
     "/v1/chat/completions": (Endpoint("chat.completions", has_functions=True), _parse_chat),
     "/v1/embeddings": (
         Endpoint("embeddings", preferred_prefix=EMBEDDING_MODEL_NAME_PREFIX),
         _parse_embeddings,
     ),
-    "/v1/rerank": (Endpoint("rerank", pin=_first_openai_provider), _parse_rerank),
+    "/v1/rerank": (RERANK, _parse_rerank),
+    "/v2/rerank": (RERANK, _parse_rerank),  # as Cohere's later clients call it
 }
 """Endpoints whose body is a JSON document, by path."""
 

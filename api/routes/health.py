@@ -60,6 +60,7 @@ def router(health: Health, prefix: str) -> APIRouter:
     routes = APIRouter(prefix=prefix, tags=["health"])
     shown = not prefix
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get(
         "/health",
         include_in_schema=shown,
@@ -72,11 +73,13 @@ def router(health: Health, prefix: str) -> APIRouter:
         """Whether the gateway and its backing services are available."""
         return await health.health()
 
+    @routes.head("/health/liveness", include_in_schema=False)
     @routes.get("/health/liveness", include_in_schema=shown)
     async def get_liveness() -> str:
         """Whether this process answers at all."""
         return "I'm alive!"
 
+    @routes.head("/health/readiness", include_in_schema=False)
     @routes.get(
         "/health/readiness",
         include_in_schema=shown,
@@ -92,6 +95,7 @@ def router(health: Health, prefix: str) -> APIRouter:
 def status_router(health: Health) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
+    @routes.head("/status", include_in_schema=False)
     @routes.get("/status")
     async def get_status() -> dict[str, str]:
         """The gateway's status, version and the hash of the catalog in force."""

@@ -14,19 +14,17 @@ from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
 from api.selection import select
-from shared.caller import Caller
+from shared.caller import DRYRUN_SCOPE, Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
 from shared.dialects.faults import unsupported
 from shared.dialects.request import InferenceRequest, tags_or_user_agent
 from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
 from shared.ids import new_id
-from shared.job import LANES, JobHeader
+from shared.job import LANE_OF_TIER, LANES, JobHeader
 from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
 
-LANE_OF_TIER = {"priority": "priority", "auto": "default", "default": "default", "flex": "flex"}
-DRYRUN_SCOPE = "dryrun"
 WARN_SECONDS = 60.0
 """Between two log lines about the same; the metric counts every one."""
 
@@ -205,7 +203,8 @@ def _require_json(headers: list[tuple[bytes, bytes]]) -> None:
             kind = value.partition(b";")[0].strip().lower()
             if kind != b"application/json" and not kind.endswith(b"+json"):
                 raise UnsupportedMediaType("The body must be application/json.")
-            return
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMediaType("The body must not be compressed.")
 
 
 def _user_agent(headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -15,6 +15,8 @@ JSON_FORMATS = frozenset({"json", "verbose_json"})
 DENY_UNKNOWN = "ollm::deny_unknown_fields"
 OWN_TRUTHS = ("ollm::dryrun", DENY_UNKNOWN)
 MODEL = "model"
+TAGS = "ollm::tags"
+ONE_TAG = "ollm::tags["
 REPEATABLE = "[]"
 """A name that ends with it may stand several times."""
 
@@ -61,27 +63,37 @@ class Fields:
         """
         self._is_admitted = True
         own = {name: value for name, value in self._given if name in (MODEL, *OWN_TRUTHS)}
-        tags = self._value("ollm::tags")
         return InferenceRequest(
             fields={},
             model=read_model(own),
-            tags={} if not tags else read_own_tags({"ollm::tags": _json("ollm::tags", tags)}),
+            tags=read_own_tags({TAGS: self._tags()}),
             dryrun=own.get("ollm::dryrun") == "true",
         )
+
+    def _tags(self) -> object:
+        """JSON, or a field for each, as OpenAI's clients write an object into a form."""
+        whole = self._value(TAGS)
+        if whole:
+            return _json(TAGS, whole)
+        return {name[len(ONE_TAG) : -1]: value for name, value in self._given if _is_tag(name)}
 
     def deny_unknown(self) -> None:
         """At the form's end. Raises InvalidRequest."""
         if self._value(DENY_UNKNOWN) != "true":
             return
-        unknown = sorted({name for name, _ in self._given} - KNOWN_FIELDS)
+        names = {name for name, _ in self._given if not _is_tag(name)}
+        unknown = sorted(names - KNOWN_FIELDS)
         if unknown:
-            names = ", ".join(unknown)
             raise InvalidRequest(
-                f"Unknown fields: {names}", code="unknown_parameter", param=unknown[0]
+                f"Unknown fields: {', '.join(unknown)}", code="unknown_parameter", param=unknown[0]
             )
 
     def _value(self, name: str) -> str | None:
         return next((value for given, value in self._given if given == name), None)
+
+
+def _is_tag(name: str) -> bool:
+    return name.startswith(ONE_TAG) and name.endswith("]")
 
 
 def _looks_like_model(name: str) -> bool:

@@ -37,3 +37,10 @@ def test_a_wrong_request_is_the_clients_own_error(client: cohere.Client) -> None
         client.rerank(model="sim_rerank", query="", documents=DOCUMENTS)
     with pytest.raises(cohere.NotFoundError):
         client.rerank(model="unheard_of", query="a", documents=DOCUMENTS)
+
+
+def test_the_later_client_is_served_as_well(gateway: StartedGateway) -> None:
+    ready = gateway.ready
+    with cohere.ClientV2(base_url=ready.base_url, api_key=ready.api_key, timeout=30) as client:
+        answer = client.rerank(model="sim_rerank", query="red fish", documents=DOCUMENTS, top_n=2)
+    assert [result.index for result in answer.results] == [1, 2]

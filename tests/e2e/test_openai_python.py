@@ -1,6 +1,7 @@
 """The official `openai` Python client, unmodified, against the real processes."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import clickhouse_connect
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -649,3 +651,48 @@ def test_the_variant_of_an_episode_is_in_its_spend_rows(
         until(lambda: len(variants()) == len(asked), 20)
         assert len(set(variants())) == 1
         assert set(variants()) <= {"brief", "full"}
+
+
+def test_a_fast_stream_of_many_megabytes_arrives_whole(client: OpenAI) -> None:
+    """Faster than any client reads: the provider is held up, and the client is not dropped."""
+    chunks = tokens = 0
+    stream = client.chat.completions.create(
+        model="sim_fault_huge",
+        messages=MESSAGES,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        chunks += 1
+        if chunk.usage:
+            tokens = chunk.usage.completion_tokens
+    assert chunks > 1000
+    assert tokens == 20_480
+
+
+def test_a_lane_that_a_key_may_not_have_is_not_bought_at_the_provider(
+    gateway: StartedGateway,
+) -> None:
+    made = gateway.run("keys", "create", "--name=flex", "--best-lane=flex")
+    ready = gateway.ready
+    with OpenAI(base_url=f"{ready.base_url}/v1", api_key=made.stdout.strip()) as limited:
+        answer = limited.chat.completions.create(
+            model="sim_echo", messages=MESSAGES, service_tier="priority"
+        )
+    assert answer.service_tier == "flex"
+
+
+def test_a_compressed_body_and_a_missing_key_are_told_as_such(gateway: StartedGateway) -> None:
+    ready = gateway.ready
+    with httpx.Client(base_url=ready.base_url) as http:
+        key = {"authorization": f"Bearer {ready.api_key}", "content-type": "application/json"}
+        body = b'{"model":"sim_echo","messages":[{"role":"user","content":"x"}]}'
+        zipped = http.post(
+            "/v1/chat/completions",
+            content=gzip.compress(body),
+            headers={**key, "content-encoding": "gzip"},
+        )
+        stranger = http.post("/v1/chat/completions", content=body)
+        probe = http.head("/health/readiness")
+    assert (zipped.status_code, stranger.status_code, probe.status_code) == (415, 401, 200)
+    assert stranger.headers["www-authenticate"] == "Bearer"

@@ -512,3 +512,32 @@ async def test_two_hundred_jobs_at_once_each_get_their_own_answer(
                 assert answer["choices"][0]["message"]["content"] == f"job {number}"
     assert len({row.row_id for row in await asker.rows(200)}) == 200
     await asker.at_rest()
+
+
+async def test_one_event_of_several_megabytes_reaches_the_client(
+    valkey_db: str, queue: Queue
+) -> None:
+    picture = "x" * (3 << 20)
+
+    async def paints(call: Call) -> None:
+        await call.open_stream()
+        await call.say("one", picture, finish=True)
+
+    async with scripted(paints) as provider:
+        catalog = one_model(provider.url)
+        asker = Asker(queue, catalog)
+        async with a_worker(valkey_db, catalog):
+            replies = await asker.ended(await asker.ask(stream=True))
+    assert replies.text == "one" + picture
+
+
+async def test_a_provider_without_a_key_is_asked_without_a_credential(
+    valkey_db: str, queue: Queue
+) -> None:
+    async with scripted(answers) as provider:
+        catalog = one_model(provider.url, api_key_env=None)
+        asker = Asker(queue, catalog)
+        async with a_worker(valkey_db, catalog):
+            replies = await asker.ended(await asker.ask())
+        assert "authorization" not in provider.calls[0].headers
+    assert replies.answer.body

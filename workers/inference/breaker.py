@@ -18,6 +18,10 @@ class Breaker:
     def is_open(self) -> bool:
         return self._clock.monotonic() < self._open_until
 
+    @property
+    def open_seconds_left(self) -> float:
+        return max(0.0, self._open_until - self._clock.monotonic())
+
     def allows(self) -> bool:
         """Whether a call may be made now. After the pause one caller is let through to try."""
         if self._failures < self._settings.failures:

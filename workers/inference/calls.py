@@ -73,6 +73,7 @@ class Calls:
                     failure = failure or Overloaded(
                         "The provider is failing and is left alone for a moment.",
                         code="provider_unavailable",
+                        retry_after=max(1.0, route.breaker.open_seconds_left),
                     )
                     break
                 try:

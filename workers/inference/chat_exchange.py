@@ -9,6 +9,7 @@ import httpx
 from shared.dialects import chat as dialect
 from shared.dialects.request import decode
 from shared.errors import UpstreamFailed
+from shared.job import LANE_OF_TIER, TIER_OF_LANE
 from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
@@ -35,7 +36,7 @@ class ChatExchange:
     @classmethod
     def begin(cls, job: Job, body: bytes, routes: Sequence[Route]) -> Self:
         """Of a sealed body. Raises InvalidRequest."""
-        return cls(job, decode(body), routes)
+        return cls(job, _within_lane(decode(body), job.header.lane), routes)
 
     def __init__(
         self,
@@ -151,3 +152,11 @@ class ChatExchange:
                     pass
         except (TimeoutError, httpx.TransportError):
             return  # the answer is whole; only the connection is not worth keeping
+
+
+def _within_lane(document: dict[str, Any], lane: str) -> dict[str, Any]:
+    """A key that may not have a better lane here may not buy a better tier at the provider either."""
+    tier = document.get("service_tier")
+    if tier is not None and LANE_OF_TIER.get(tier) != lane:
+        document["service_tier"] = TIER_OF_LANE[lane]
+    return document

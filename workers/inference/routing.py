@@ -120,8 +120,9 @@ class Routing:
             if one.provider in self._providers
         ]
         if not routes:
-            raise Overloaded(
-                f"No provider of the model '{name}' is switched on.", code="model_unavailable"
+            # Nothing that waiting would change: no key in the environment, or switched off.
+            raise NotFound(
+                f"No provider of the model '{name}' is switched on.", code="model_not_available"
             )
         return target.model, routes
 

@@ -46,7 +46,11 @@ def from_status(status: int, headers: httpx.Headers, body: bytes) -> AttemptFail
     if status in (400, 422):
         return AttemptFailed(InvalidRequest(provider_message(body)), "none", against_provider=False)
     if status == 404:
-        error = NotFound("The provider does not have this model.", code="model_not_found")
+        error = NotFound(
+            "The model's provider does not have it at this endpoint.",
+            code="model_not_found",
+            param="model",
+        )
         return AttemptFailed(error, "none", against_provider=False)
     if status in (401, 403):
         message = "The provider rejected the gateway's credentials."

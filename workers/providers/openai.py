@@ -26,13 +26,16 @@ class OpenAIProvider:
 
     extra_headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
-    def __init__(self, name: str, settings: Provider, *, base_url: str, api_key: str) -> None:
+    def __init__(
+        self, name: str, settings: Provider, *, base_url: str, api_key: str | None
+    ) -> None:
+        """Without a key no credential is sent: some servers on one's own machines ask for none."""
         self.name = name
         self.settings = settings
         self.tier: Tier = TIER_OF_TYPE[settings.type]
         base = base_url.rstrip("/")
         self._headers = [
-            (b"authorization", b"Bearer " + api_key.encode()),
+            *([] if api_key is None else [(b"authorization", b"Bearer " + api_key.encode())]),
             (b"accept-encoding", b"identity"),  # what was sent is hashed and relayed as it is
             (b"user-agent", b"ollm-gateway"),
             *self.extra_headers,

@@ -44,7 +44,8 @@ def build(catalog: Catalog, credentials: Credentials) -> dict[str, UpstreamProvi
     providers: dict[str, UpstreamProvider] = {}
     for name, settings in catalog.document.providers.items():
         base_url, key = credentials.base_url(settings), credentials.api_key(settings)
-        if settings.enabled and base_url and key:
+        has_key = key is not None or settings.api_key_env is None
+        if settings.enabled and base_url and has_key:
             try:
                 provider = TYPES[settings.type](name, settings, base_url=base_url, api_key=key)
             except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:

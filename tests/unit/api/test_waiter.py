@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from api.waiter import MAX_BUFFERED_BYTES, PAUSE_BYTES, Waiter
+from api import waiter as waiters
+from api.waiter import MAX_BUFFERED_BYTES, PAUSE_BYTES, Buffers, Waiter
 from shared.errors import ErrorBody
 from shared.reply import Answer, Kind, binding, encode_answer, encode_error, pack_frame
 from shared.run import pack
@@ -22,6 +23,10 @@ def words() -> list[str]:
 
 @pytest.fixture
 async def waiter(words: list[str]) -> Waiter:
+    return a_waiter(words)
+
+
+def a_waiter(words: list[str], buffers: Buffers | None = None) -> Waiter:
     return Waiter(
         REQUEST,
         lane="default",
@@ -29,6 +34,7 @@ async def waiter(words: list[str]) -> Waiter:
         waits_until=1e12,
         give_up_at=1e12,
         on_word=lambda _, word: words.append(word),
+        buffers=buffers,
     )
 
 
@@ -142,3 +148,26 @@ async def test_a_client_that_reads_nothing_loses_its_connection(waiter: Waiter) 
     assert dropped == [True]
     assert waiter.error is not None
     assert waiter.error.code == "client_too_slow"
+
+
+async def test_one_large_event_is_not_taken_for_a_slow_client(waiter: Waiter) -> None:
+    waiter.feed(frame(Kind.DELTA, 1, b"x" * (8 << 20)))
+    assert waiter.error is None
+    assert len(waiter.take()) == 8 << 20
+
+
+async def test_what_waits_for_all_clients_is_bounded_and_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiters, "MAX_ALL_BUFFERED_BYTES", 100)
+    buffers = Buffers()
+    first, second, third = (a_waiter([], buffers) for _ in range(3))
+    first.feed(frame(Kind.DELTA, 1, b"x" * 60))
+    second.feed(frame(Kind.DELTA, 1, b"x" * 60))
+    assert first.error is None
+    assert second.error is not None
+    first.take()
+    third.feed(frame(Kind.DELTA, 1, b"x" * 60))
+    assert third.error is None
+    third.forget()
+    assert buffers.held == 0

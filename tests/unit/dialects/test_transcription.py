@@ -101,3 +101,11 @@ def test_what_is_for_the_gateway_comes_too_late_after_the_admission(name: str) -
     with pytest.raises(InvalidRequest) as refused:
         made.add(name, "true")
     assert refused.value.param == name
+
+
+def test_tags_may_come_one_by_one_as_openais_clients_write_an_object() -> None:
+    made = fields(("model", "m"), ("ollm::tags[team]", "a"), ("ollm::tags[b]", "c"))
+    made.add("ollm::deny_unknown_fields", "true")
+    made.deny_unknown()
+    assert made.request().tags == {"team": "a", "b": "c"}
+    assert made.fresh() == ()

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from shared.catalog import Catalog
 from shared.clock import StillClock
-from shared.errors import NotFound, Overloaded
+from shared.errors import NotFound
 from shared.metrics import Metrics
 from shared.timeouts import Retries
 from tests.catalogs import a_catalog
@@ -66,10 +66,10 @@ def test_providers_without_a_key_or_switched_off_are_passed_over() -> None:
     assert names("partly") == ["second"]
 
 
-def test_a_model_none_of_whose_providers_is_on_is_unavailable() -> None:
-    with pytest.raises(Overloaded) as caught:
+def test_a_model_none_of_whose_providers_is_on_is_not_available() -> None:
+    with pytest.raises(NotFound) as caught:
         routing().routes("dark", None)
-    assert caught.value.code == "model_unavailable"
+    assert caught.value.code == "model_not_available"
 
 
 @pytest.mark.parametrize("model", ["unknown", "gone", "nobody:x"])
