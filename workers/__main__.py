@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Awaitable
 from functools import partial
 
@@ -110,4 +111,9 @@ async def _publish(table: RoutingTable) -> None:
 if __name__ == "__main__":
     started = Settings()
     log.set_up("worker", started.log_level)
+    try:
+        started.seal_key_bytes()
+    except ValueError as error:
+        structlog.get_logger().error(str(error), action="not_configured")
+        sys.exit(1)
     uvloop.run(partial(main, started)())

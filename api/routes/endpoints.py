@@ -10,7 +10,12 @@ from shared.dialects.request import InferenceRequest
 
 
 def _parse_chat(body: bytes, catalog: Catalog) -> InferenceRequest:
-    return chat.parse(body, accept_stop_string=catalog.document.compat.accept_stop_string)
+    compat = catalog.document.compat
+    return chat.parse(
+        body,
+        accept_stop_string=compat.accept_stop_string,
+        always_usage=compat.always_stream_usage,
+    )
 
 
 def _parse_embeddings(body: bytes, _catalog: Catalog) -> InferenceRequest:

@@ -49,8 +49,13 @@ class ChatRequest(InferenceRequest, frozen=True, kw_only=True):
     """The smaller of the two token caps, where the client set one."""
 
 
-def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
-    """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong."""
+def parse(
+    body: bytes, *, accept_stop_string: bool = False, always_usage: bool = False
+) -> ChatRequest:
+    """Decodes and checks. Raises InvalidRequest with `param` set to the path of what is wrong.
+
+    `always_usage`: streams end with usage here, asked for or not.
+    """
     fields = decode(body)
     refuse_twice(body, fields)
     checks = _CHECKS
@@ -67,7 +72,13 @@ def parse(body: bytes, *, accept_stop_string: bool = False) -> ChatRequest:
         _check_stop(stop, accept_string=accept_stop_string)
     if fields.get("ollm::deny_unknown_fields"):
         deny_unknown(fields, KNOWN_FIELDS)
-    return _request(fields, model, read_own_tags(fields), has_arguments=has_arguments)
+    request = _request(fields, model, read_own_tags(fields), has_arguments=has_arguments)
+    if request.include_raw_usage and request.stream and not (request.include_usage or always_usage):
+        raise bad(
+            "ollm::include_raw_usage",
+            "on a stream needs 'stream_options.include_usage' to be true",
+        )
+    return request
 
 
 def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
@@ -96,12 +107,6 @@ def _request(
     stream = bool(get("stream"))
     options = get("stream_options")
     include_usage = bool(options and options.get("include_usage"))
-    include_raw_usage = bool(get("ollm::include_raw_usage"))
-    if include_raw_usage and stream and not include_usage:
-        raise bad(
-            "ollm::include_raw_usage",
-            "on a stream needs 'stream_options.include_usage' to be true",
-        )
     episode_id = get("ollm::episode_id")
     caps = [cap for cap in (get("max_tokens"), get("max_completion_tokens")) if cap is not None]
     mode, max_age = read_cache(fields)
@@ -118,7 +123,7 @@ def _request(
         variant_name=get("ollm::variant_name"),
         has_arguments=has_arguments,
         dryrun=bool(get("ollm::dryrun")),
-        include_raw_usage=include_raw_usage,
+        include_raw_usage=bool(get("ollm::include_raw_usage")),
         include_raw_response=bool(get("ollm::include_raw_response")),
         cache=mode,
         cache_max_age=max_age,

@@ -508,3 +508,10 @@ def test_arguments_in_any_message_are_noticed() -> None:
     part = {"type": "text", "ollm::arguments": {"city": "Oslo"}}
     assert chat.parse(messages({"role": "system", "content": [part]}, USER)).has_arguments
     assert not chat.parse(messages(USER)).has_arguments
+
+
+def test_raw_usage_needs_no_word_where_streams_always_have_usage() -> None:
+    asked = body(stream=True, **{"ollm::include_raw_usage": True})
+    with pytest.raises(InvalidRequest):
+        chat.parse(asked)
+    assert chat.parse(asked, always_usage=True).include_raw_usage
