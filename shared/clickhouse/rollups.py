@@ -25,6 +25,7 @@ ONE_BLOCK = (
 )
 """An hour's lines are written together or not at all."""
 
+HOURS = "(SELECT toDateTime(arrayJoin({hours:Array(UInt32)}), 'UTC'))"
 KEY = ", ".join(("tenant", "hour", *DIMENSIONS, "status"))
 TAG_KEY = "tenant, hour, tag, value, status"
 
@@ -78,18 +79,22 @@ class Rollups:
     async def stale_hours(self) -> list[datetime]:
         """Hours with rows that their sums may lack, oldest first."""
         since = max(EPOCH, await self.until() - SETTLING)
-        rows = await self._store.query(
-            "SELECT news.hour FROM ("  # noqa: S608
-            f" SELECT toStartOfHour(created_at) AS hour, max(inserted_at) AS newest FROM {TABLE}"
-            " WHERE inserted_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') GROUP BY hour"
-            ") AS news LEFT JOIN ("
-            f" SELECT hour, max(computed_at) AS computed FROM {HOURLY} GROUP BY hour"
-            ") AS done ON news.hour = done.hour"
-            " WHERE news.newest + toIntervalSecond({settling:UInt32}) >= done.computed"
-            " ORDER BY news.hour",
-            {"since": microseconds(since) // 1000, "settling": int(SETTLING.total_seconds())},
+        news = await self._store.query(
+            f"SELECT toStartOfHour(created_at) AS hour, max(inserted_at) FROM {TABLE}"  # noqa: S608
+            " WHERE inserted_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
+            " GROUP BY hour ORDER BY hour",
+            {"since": microseconds(since) // 1000},
         )
-        return [hour for (hour,) in rows]
+        computed = await self._computed([hour for hour, _ in news])
+        return [hour for hour, newest in news if newest + SETTLING >= computed.get(hour, EPOCH)]
+
+    async def _computed(self, hours: list[datetime]) -> dict[datetime, datetime]:
+        """When each of these hours was computed last, of those that ever were."""
+        rows = await self._store.query(
+            f"SELECT hour, max(computed_at) FROM {HOURLY} WHERE hour IN {HOURS} GROUP BY hour",  # noqa: S608
+            {"hours": [int(hour.timestamp()) for hour in hours]},
+        )
+        return dict(rows)
 
     async def recompute(self, hour: datetime) -> None:
         """Tags first: an hour counts as computed once its lines are there."""
@@ -115,7 +120,9 @@ def _replacing(table: str, key: str, fresh: str) -> str:
 
 
 _LINES = _replacing(
-    HOURLY, KEY, f"SELECT {KEY}, {', '.join(SUMS)} FROM ({requests(BETWEEN)})"  # noqa: S608
+    HOURLY,
+    KEY,
+    f"SELECT {KEY}, {', '.join(SUMS)} FROM ({requests(BETWEEN)})",  # noqa: S608
 )
 _TAGS = _replacing(
     HOURLY_TAGS,

@@ -27,6 +27,7 @@ from shared.clickhouse.usage_filter import (
     hour_of,
     microseconds,
 )
+from shared.clickhouse.usage_lines import BETWEEN
 from shared.money import ZERO
 
 MAX_WINDOW = 256 * HOUR
@@ -35,10 +36,6 @@ MAX_WINDOW = 256 * HOUR
 CURSOR = re.compile(r"[0-9a-f]{1,13}-[0-9a-f]{32}")
 """Microseconds and a request, both in hex."""
 
-_BETWEEN = (
-    "created_at >= fromUnixTimestamp64Micro({low:Int64}, 'UTC')"
-    " AND created_at < fromUnixTimestamp64Micro({high:Int64}, 'UTC')"
-)
 _BEFORE = (
     "(created_at, request_id)"
     " < (fromUnixTimestamp64Micro({after_at:Int64}, 'UTC'), {after_id:UUID})"
@@ -197,7 +194,7 @@ class UsageTable:
             "high": microseconds(cursors[0].created_at) + 1,
         }
         rows = await self._store.query(
-            f"SELECT {_COLUMNS}, ({fits}) AS fits FROM {TABLE} WHERE {_BETWEEN}"  # noqa: S608
+            f"SELECT {_COLUMNS}, ({fits}) AS fits FROM {TABLE} WHERE {BETWEEN}"  # noqa: S608
             " AND toUnixTimestamp(toStartOfHour(created_at)) IN {hours:Array(UInt32)}"
             " AND request_id IN {ids:Array(UUID)}",
             parameters,
@@ -229,7 +226,7 @@ def _conditions(
     wanted: UsageFilter, window: tuple[datetime, datetime], after: Cursor | None
 ) -> tuple[str, dict[str, object]]:
     low, high = map(microseconds, window)
-    conditions = [_BETWEEN, *wanted.of_a_request, *wanted.of_an_attempt]
+    conditions = [BETWEEN, *wanted.of_a_request, *wanted.of_an_attempt]
     parameters = wanted.parameters | {"low": low, "high": high}
     if after is not None:
         conditions.append(_BEFORE)

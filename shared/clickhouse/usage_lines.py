@@ -26,9 +26,9 @@ def requests(where: str) -> str:
     `where` must take the attempts of a request together.
     """
     return (
-        "SELECT tenant, hour, tags, attempts, cost_usd, 1 AS requests,"  # noqa: S608
+        "SELECT tenant, hour, their_tags AS tags, attempts, cost_usd, 1 AS requests,"  # noqa: S608
         f" {_TAKEN} FROM ("
-        "SELECT tenant, toStartOfHour(created_at) AS hour, any(tags) AS tags, count() AS attempts,"
+        "SELECT tenant, toStartOfHour(created_at) AS hour, any(tags) AS their_tags, count() AS attempts,"
         f" sum(cost_usd) AS cost_usd, argMax(({', '.join(_COUNTING)}),"
         " (billed OR status = 'completed', attempt, started_at)) AS counts"
         f" FROM {TABLE} FINAL WHERE {where} GROUP BY tenant, created_at, request_id)"
