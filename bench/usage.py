@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,22 @@ from time import perf_counter
 
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate
+from shared.clickhouse.rollups import Rollups
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_filter import EPOCH, UsageFilter
+from shared.clickhouse.usage_summary import UsageSummary
 from shared.embedded.servers import EmbeddedServers, GivenUrls
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS_AT_ONCE = 2_000_000
 """Of one INSERT: takes a few seconds, and is far from a call's bound."""
-ROUNDS = 15
+ROUNDS = 9
+
+SETTLED = (
+    "INSERT INTO usage_rolled_up (until) SELECT max(inserted_at) + toIntervalSecond(150)"
+    " FROM spend_rows"
+)
+"""As if all rows had come long before the last round."""
 
 FILL = """
 INSERT INTO spend_rows (
@@ -68,11 +76,21 @@ async def _measure(url: str, rows: int, days: int) -> None:
     try:
         await _fill(store, rows, timedelta(days=days))
         print(f"| {rows:,} rows over {days} days | median ms | slowest ms |\n|---|---|---|")
-        for name, ask in _questions(UsageTable(store), days):
-            times = [await _milliseconds(ask) for _ in range(ROUNDS + 1)][1:]  # the first is cold
-            print(f"| {name} | {statistics.median(times):.1f} | {max(times):.1f} |", flush=True)
+        await _ask(_pages(UsageTable(store), days))
+        rollups = Rollups(store)
+        hours = days * 24
+        took = await _milliseconds(partial(rollups.refresh, most=hours))
+        print(f"| summing up an hour (mean of {hours}) | {took / hours:.1f} | |", flush=True)
+        await store.command(SETTLED)
+        await _ask(_sums(UsageSummary(store), days))
     finally:
         await store.close()
+
+
+async def _ask(questions: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+    for name, ask in questions.items():
+        times = [await _milliseconds(ask) for _ in range(ROUNDS + 1)][1:]  # the first is cold
+        print(f"| {name} | {statistics.median(times):.1f} | {max(times):.1f} |", flush=True)
 
 
 async def _fill(store: ClickHouse, rows: int, spread: timedelta) -> None:
@@ -89,7 +107,7 @@ async def _fill(store: ClickHouse, rows: int, spread: timedelta) -> None:
         )
 
 
-def _questions(table: UsageTable, days: int) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+def _pages(table: UsageTable, days: int) -> dict[str, Callable[[], Awaitable[object]]]:
     middle = BEGIN + timedelta(days=days / 2)
     pages: dict[str, UsageFilter] = {
         "newest page": UsageFilter(),
@@ -99,7 +117,22 @@ def _questions(table: UsageTable, days: int) -> list[tuple[str, Callable[[], Awa
         "a tag": UsageFilter(tag=("team", "3")),
         "a user that is not there": UsageFilter(user="nobody"),
     }
-    return [(name, partial(table.page, wanted, limit=100)) for name, wanted in pages.items()]
+    return {name: partial(table.page, wanted, limit=100) for name, wanted in pages.items()}
+
+
+def _sums(summary: UsageSummary, days: int) -> dict[str, Callable[[], Awaitable[object]]]:
+    last_day = UsageFilter(since=BEGIN + timedelta(days=days - 1, minutes=20))
+    asked: dict[str, tuple[UsageFilter, str]] = {
+        "sums by model": (UsageFilter(), "model"),
+        "sums by user": (UsageFilter(), "user"),
+        "sums by day of one user": (UsageFilter(user="user-7"), "day"),
+        "sums by tag": (UsageFilter(), "tag:team"),
+        "sums by hour of the last day": (last_day, "hour"),
+    }
+    return {
+        name: partial(summary.lines, wanted, by=by, limit=1000)
+        for name, (wanted, by) in asked.items()
+    }
 
 
 async def _milliseconds(ask: Callable[[], Awaitable[object]]) -> float:

@@ -49,7 +49,7 @@ class Rollups:
         Of hours whose rows may have been forgotten by now (`keep_days`) the sums stay as they are.
         """
         now = await self._now()
-        oldest = now - timedelta(days=keep_days - 1) if keep_days else EPOCH
+        oldest = now - timedelta(days=keep_days) + HOUR if keep_days else EPOCH
         stale = [hour for hour in await self.stale_hours() if hour >= oldest]
         for hour in stale[:most]:
             await self.recompute(hour)
@@ -69,10 +69,12 @@ class Rollups:
         return found
 
     async def lag_seconds(self) -> float:
-        """How long ago the last whole round began; 0 while there are no rows."""
+        """How long ago the last whole round began, or the oldest request before the first round;
+        0 while there are no rows."""
         ((lag, rows),) = await self._store.query(
-            "SELECT dateDiff('millisecond', max(until), now64(3, 'UTC')),"  # noqa: S608
-            f" (SELECT count() FROM {TABLE}) FROM usage_rolled_up"
+            "SELECT dateDiff('millisecond', greatest(min(created_at),"  # noqa: S608
+            " (SELECT max(until) FROM usage_rolled_up)), now64(3, 'UTC')), count()"
+            f" FROM {TABLE}"
         )
         return float(lag) / 1000 if rows else 0.0
 

@@ -33,6 +33,11 @@ from shared.money import ZERO
 MAX_WINDOW = 256 * HOUR
 """Windows double while pages stay short; about eleven days bound what one query reads."""
 
+MAX_SKIP_WINDOW = 16 * HOUR
+"""To leave requests out they must be told apart, and so held: some hundred MB at worst."""
+LEAST_ASKED = 100
+"""Where some requests turn out not to fit, the last ones of a page are not asked for singly."""
+
 CURSOR = re.compile(r"[0-9a-f]{1,13}-[0-9a-f]{32}")
 """Microseconds and a request, both in hex."""
 
@@ -129,16 +134,18 @@ class UsageTable:
         `skip` counts requests that the filter may mean: see `UsageFilter.looks_at_attempts`.
         """
         found: list[Entry] = []
-        while len(found) < limit:
+        while True:
             asked = limit - len(found)
+            if wanted.looks_at_attempts:
+                asked = max(asked, LEAST_ASKED)
             cursors = await self._requests(wanted, limit=asked, after=after, skip=skip)
-            if not cursors:
-                return Page(found, None)
-            found += await self._entries(wanted, cursors)
-            after, skip = cursors[-1], 0
+            if cursors:
+                found += await self._entries(wanted, cursors)
+            if len(found) >= limit:
+                return Page(found[:limit], found[limit - 1].cursor)
             if len(cursors) < asked:
                 return Page(found, None)
-        return Page(found, after)
+            after, skip = cursors[-1], 0
 
     async def _requests(
         self, wanted: UsageFilter, *, limit: int, after: Cursor | None, skip: int
@@ -148,7 +155,7 @@ class UsageTable:
         low, high = await self._span(wanted)
         if after is not None:
             high = min(high, after.created_at + MICROSECOND)
-        for window in windows(low, high):
+        for window in windows(low, high, widest=MAX_SKIP_WINDOW if skip else MAX_WINDOW):
             where, parameters = _conditions(wanted, window, after)
             if skip:
                 count = await self._count(where, parameters)
@@ -213,13 +220,15 @@ def fold(attempts: Collection[tuple[Attempt, bool]]) -> tuple[Entry, bool]:
     return Entry(counting, sum((one.cost_usd for one, _ in attempts), ZERO)), fit
 
 
-def windows(low: datetime, high: datetime) -> Iterator[tuple[datetime, datetime]]:
+def windows(
+    low: datetime, high: datetime, *, widest: timedelta = MAX_WINDOW
+) -> Iterator[tuple[datetime, datetime]]:
     """Cuts a time into windows, newest first: the first is within an hour, each next twice as wide."""
     width: timedelta = HOUR
     while low < high:
         start = max(low, hour_of(high - MICROSECOND) - (width - HOUR))
         yield start, high
-        high, width = start, min(width * 2, MAX_WINDOW)
+        high, width = start, min(width * 2, widest)
 
 
 def _conditions(

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from shared.clickhouse import rollups as rolling
 from shared.clickhouse.client import ClickHouse
@@ -17,8 +18,10 @@ from shared.clickhouse.spend import SpendTable
 from shared.clickhouse.usage_filter import EPOCH, UsageFilter
 from shared.clickhouse.usage_summary import GROUPS, Line, UsageSummary
 from shared.ids import new_id
+from shared.metrics import Metrics
 from shared.spend import SpendRow
 from tests.spend_rows import ADMITTED, spend_row
+from workers.ledger import LedgerChores
 
 EVERYTHING = UsageFilter()
 HOUR = ADMITTED.replace(minute=0, second=0, microsecond=0)
@@ -216,6 +219,41 @@ async def test_what_costs_most_comes_first_and_pages_do_not_overlap(
     )
     pages = [await summary.lines(EVERYTHING, by="user", limit=3, skip=at) for at in (0, 3, 6)]
     assert [line for page in pages for line in page] == whole
+
+
+@pytest.mark.parametrize(("age_hours", "summed"), [(20, 1), (30, 0)])
+async def test_with_one_day_of_rows_that_day_is_summed(
+    spend: SpendTable, rollups: Rollups, age_hours: int, summed: int
+) -> None:
+    created = datetime.now(UTC) - timedelta(hours=age_hours)
+    await spend.insert([spend_row(created_at=created)], token="one")
+    assert (await rollups.refresh(most=MANY, keep_days=1)).hours == summed
+
+
+async def test_the_chores_keep_the_ledger_and_tell_its_lag(
+    spend: SpendTable, store: ClickHouse, summary: UsageSummary
+) -> None:
+    metrics = Metrics()
+    chores = LedgerChores(store, metrics, keep_days=3000)
+    await spend.insert([spend_row()], token="one")
+    await chores.tell_lag({})
+    assert metrics.usage_lag.labels().value > 1_000_000
+    for chore in (chores.roll_up, chores.tell_lag, chores.forget_rows):
+        await chore({})
+    assert metrics.usage_lag.labels().value < 60
+    assert metrics.usage_hours.labels().value == 1
+    assert not await keep_rows(store, days=3000)
+    assert len(chores.jobs()) == 3
+
+
+async def test_chores_are_put_off_while_clickhouse_is_away() -> None:
+    store = ClickHouse("http://127.0.0.1:9/nowhere")
+    chores = LedgerChores(store, Metrics(), keep_days=0)
+    with capture_logs() as logs:
+        for chore in (chores.roll_up, chores.tell_lag, chores.forget_rows):
+            await chore({})
+    assert [line["action"] for line in logs] == ["chore_put_off"] * 3
+    await store.close()
 
 
 async def test_sums_outlive_the_rows_that_are_no_longer_kept(

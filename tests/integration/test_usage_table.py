@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from shared.spend import SpendRow
 from tests.spend_rows import ADMITTED, spend_row
 
 EVERYTHING = UsageFilter()
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -115,6 +117,22 @@ async def test_attempts_of_a_request_are_one_entry_with_the_one_that_answered(
     for provider, status, count in (("first", None, 0), ("second", None, 1), (None, "error", 0)):
         wanted = UsageFilter(provider=provider, status=status)  # type: ignore[arg-type]
         assert len((await usage.page(wanted, limit=10)).entries) == count
+
+
+async def test_pages_by_what_an_attempt_was_are_full_though_some_requests_do_not_fit(
+    spend: SpendTable, usage: UsageTable
+) -> None:
+    rows: list[SpendRow] = []
+    for at in range(300):
+        given: dict[str, Any] = {"request_id": new_id(), "created_at": ADMITTED - at * MINUTE}
+        rows.append(spend_row(attempt=1, status="failed", **given))
+        if at % 3:
+            rows.append(spend_row(attempt=2, status="completed", **given))
+    await spend.insert(rows, token="one")
+    wanted = UsageFilter(status="error")
+    failed = await walk(usage, wanted, limit=7)
+    assert len(set(failed)) == len(failed) == 100
+    assert failed == await walk(usage, wanted, limit=1000)
 
 
 @pytest.mark.parametrize(
