@@ -22,7 +22,7 @@ from api.key_cache import KeyCache
 from api.middleware import Edge, hot_paths
 from api.providers import Availability
 from api.relay import Relay
-from api.routes import health, metrics, models, pages
+from api.routes import health, metrics, models, pages, usage
 from api.routes.endpoints import DOCUMENTS, FORMS
 from api.routes.inference import Collaborators, Inference
 from api.routes.uploads import UploadInference
@@ -30,6 +30,8 @@ from api.services import Services
 from api.store_checks import Check, StoreChecks
 from api.upload import Uploads
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
+from shared.clickhouse.usage import UsageTable
+from shared.clickhouse.usage_summary import UsageSummary
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
@@ -37,6 +39,7 @@ from shared.postgres.catalog_watch import CatalogWatch
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import is_up, make_engine
 from shared.postgres.keys import KeyStore
+from shared.postgres.user_lookup import UserLookup
 from shared.seal import Seal
 from shared.settings import KNOWN_DEFAULT_MASTER_KEYS, Settings
 from shared.valkey.process_metrics import ProcessMetrics
@@ -238,7 +241,13 @@ def _include_routers(app: FastAPI, services: Services) -> None:
             authenticator=services.authenticator,
         )
     )
+    ledger = usage.Usage(
+        table=UsageTable(services.clickhouse),
+        summary=UsageSummary(services.clickhouse),
+        users=UserLookup(services.engine),
+    )
     for prefix in API_PREFIXES:
+        app.include_router(usage.router(ledger, services.authenticator, prefix))
         app.include_router(models.router(listed, services.authenticator, prefix))
 
 

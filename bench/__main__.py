@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import report
+from bench import report, usage
 from bench.cells import CELLS, HELD_STEPS, Held, hold, measure, rest
 from bench.gateway import Gateway
 from bench.instruments import BenchFailed, Mock, running_mock
@@ -28,6 +28,8 @@ QUICK_HELD_STEPS = (50, 200)
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["usage"]:
+        return usage.main(sys.argv[2:])
     options = _options()
     try:
         results = _run(options)

@@ -149,6 +149,17 @@ class Metrics:
             buckets=SECONDS,
             registry=r,
         )
+        # background
+        self.usage_lag = Gauge(
+            "gateway_usage_rollup_lag_seconds",
+            "Age of the last whole round of hourly sums of usage, told by background processes.",
+            registry=r,
+        )
+        self.usage_hours = Counter(
+            "gateway_usage_rollup_hours_total",
+            "Hours of usage whose sums were computed, most of them again.",
+            registry=r,
+        )
         # stores, sampled by whoever answers /metrics
         self.lane_depth = Gauge(
             "gateway_lane_depth", "Jobs waiting or running, by lane.", ["shard", "lane"], registry=r

@@ -20,3 +20,8 @@ def to_nano(cost: Decimal) -> int:
 
 def from_nano(nano_usd: int) -> Decimal:
     return settle(Decimal(nano_usd) * NANO_USD)
+
+
+def plain(amount: Decimal) -> str:
+    """Every digit that counts written out: exact, and no exponent for a reader to miss."""
+    return format(amount.normalize(), "f")

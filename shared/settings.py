@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """Jobs one worker process runs at a time."""
     drain_seconds: float = Field(30.0, ge=0)
     """How long a process may finish its work after SIGTERM."""
+    ledger_keep_days: int = Field(0, ge=0)
+    """How long spend rows are kept; 0: for good. Their hourly sums always are."""
     log_level: str = "info"
 
     @field_validator("seal_keys")

@@ -7,13 +7,17 @@ travel as MessagePack: arq's own pickles would run what a stranger put into Valk
 import asyncio
 import contextlib
 import signal
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
 from arq.connections import RedisSettings
+from arq.cron import CronJob
 from arq.worker import Worker
 
 from shared import log as logs
+from shared.clickhouse.client import ClickHouse
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
@@ -24,6 +28,7 @@ from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import failures
 from shared.valkey.process_metrics import ProcessMetrics
 from workers.housekeeping import Housekeeping
+from workers.ledger import LedgerChores
 
 RECONNECT_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
@@ -34,10 +39,14 @@ _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
+class Chores(Protocol):
+    def jobs(self) -> list[CronJob]: ...
+
+
 class Background:
     """Runs an arq worker, and a new one whenever Valkey was away: arq's ends with its connection."""
 
-    def __init__(self, chores: Housekeeping, *, arq_url: str, drain_seconds: float) -> None:
+    def __init__(self, chores: Sequence[Chores], *, arq_url: str, drain_seconds: float) -> None:
         self._chores = chores
         self._arq = Address(arq_url)
         self._drain_seconds = drain_seconds
@@ -84,7 +93,7 @@ class Background:
     def _new_worker(self) -> Worker:
         arq = self._arq
         return Worker(
-            cron_jobs=self._chores.jobs(),
+            cron_jobs=[job for chores in self._chores for job in chores.jobs()],
             redis_settings=RedisSettings(
                 host=arq.host,
                 port=arq.port,
@@ -116,8 +125,12 @@ async def main() -> None:
     valkey_url = settings.valkey_url.get_secret_value()
     shards = [ShardKeys(shard) for shard in range(settings.shards)]
     keeper, metrics = Housekeeper.connect(valkey_url, shards, process), Metrics()
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     background = Background(
-        Housekeeping(keeper, metrics),
+        [
+            Housekeeping(keeper, metrics),
+            LedgerChores(clickhouse, metrics, keep_days=settings.ledger_keep_days),
+        ],
         arq_url=settings.arq_url.get_secret_value() if settings.arq_url else valkey_url,
         drain_seconds=settings.drain_seconds,
     )
@@ -138,6 +151,7 @@ async def main() -> None:
             await background.run()
     finally:
         await keeper.close()
+        await clickhouse.close()
     log.info("The background process has stopped", action="stopped")
 
 

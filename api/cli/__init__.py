@@ -11,6 +11,7 @@ FAMILIES = {
     "release": "release",
     "send": "send",
     "queue": "queue",
+    "usage": "usage",
     "keys": "keys",
     "config": "config",
     "catalog": "catalog",

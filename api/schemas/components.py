@@ -11,6 +11,7 @@ from api.schemas.documents import (
 from api.schemas.errors import ERROR, FAULT
 from api.schemas.models import HEALTH, MODEL, MODELS
 from api.schemas.terms import Json
+from api.schemas.usage import USAGE_ENTRIES, USAGE_ENTRY, USAGE_SUMMARY
 
 SCHEMAS: dict[str, Json] = {
     "Error": ERROR,
@@ -29,4 +30,7 @@ SCHEMAS: dict[str, Json] = {
     "TranscriptionRequest": TRANSCRIPTION_REQUEST,
     "Transcription": TRANSCRIPTION,
     "ChatEvent": CHAT_EVENT,
+    "UsageEntry": USAGE_ENTRY,
+    "UsageEntries": USAGE_ENTRIES,
+    "UsageSummary": USAGE_SUMMARY,
 }

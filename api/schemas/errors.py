@@ -41,6 +41,7 @@ ERRORS: dict[str, str] = {
     "408": "The request did not come in time.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
+    "422": "A parameter is wrong.",
     "429": "Too many requests, here or at the provider.",
     "500": "A bug.",
     "502": "The provider failed, after retries and fallback.",

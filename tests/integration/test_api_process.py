@@ -13,15 +13,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 import shared
 from api.http_protocol import MAX_HEAD_BYTES
 from shared.catalog import Catalog
+from shared.clickhouse.client import ClickHouse
+from shared.clickhouse.migrate import migrate as migrate_clickhouse
+from shared.clickhouse.spend import SpendTable
 from shared.clock import SystemClock
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
 from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import migrate
+from tests.spend_rows import spend_row
 
 ROOT = Path(shared.__file__).parent.parent
 MASTER = "a-master-key-for-tests"
@@ -341,3 +346,30 @@ async def test_before_the_first_release_a_start_says_what_to_do(environment, dat
     log = await last_words(process)
     assert process.returncode not in {0, None}
     assert "gateway release" in log.decode()
+
+
+async def test_a_file_of_usage_is_read_no_faster_than_it_is_taken_and_cut_where_it_fails(
+    process, clickhouse_url: str
+) -> None:
+    await migrate_clickhouse(clickhouse_url)
+    store, row = ClickHouse(clickhouse_url), spend_row()
+    many = [replace(row, row_id=f"{at:032x}", request_id=f"{at:032x}") for at in range(70_000)]
+    await SpendTable(store).insert(many, token="many")
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(10)
+        plain.connect(("127.0.0.1", process.port))
+        plain.sendall(
+            b"GET /v1/usage?format=csv HTTP/1.1\r\nHost: x\r\n"
+            b"Authorization: Bearer " + MASTER.encode() + b"\r\n\r\n"
+        )
+        taken = [plain.recv(1024)]
+        assert taken[0].startswith(b"HTTP/1.1 200")
+        await asyncio.sleep(1)  # time enough to read on, if nothing held it back
+        await store.command("DROP TABLE spend_rows SYNC")
+        while piece := plain.recv(1 << 16):
+            taken.append(piece)
+    answer = b"".join(taken)
+    assert 1_000 < answer.count(b"sim_echo") < 70_000
+    assert not answer.endswith(b"0\r\n\r\n"), "it must not seem to be whole"
+    await store.close()

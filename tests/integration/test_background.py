@@ -5,10 +5,14 @@ import os
 import signal
 from pathlib import Path
 
+from shared.clickhouse.client import ClickHouse
+from shared.clickhouse.migrate import migrate
+from shared.clickhouse.spend import SpendTable
 from shared.embedded.servers import EmbeddedServers, GivenUrls
 from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import plain_client
 from tests.integration.metering import Process, process, until
+from tests.spend_rows import spend_row
 
 KEYS = ShardKeys(0)
 
@@ -27,6 +31,23 @@ async def test_it_starts_does_its_chores_and_stops_on_sigterm(
         assert await background.stop() == 0
         assert background.actions()[-1] == "stopped"
     await valkey.aclose()
+
+
+async def test_it_sums_up_what_the_ledger_has(
+    valkey_db: str, clickhouse_url: str, tmp_path: Path
+) -> None:
+    await migrate(clickhouse_url)
+    store = ClickHouse(clickhouse_url)
+    await SpendTable(store).insert([spend_row()], token="one")
+
+    async def is_summed_up() -> bool:
+        return await store.query("SELECT sum(requests) FROM usage_hourly FINAL") == [(1,)]
+
+    urls = {"VALKEY_URL": valkey_db, "CLICKHOUSE_URL": clickhouse_url}
+    async with process("workers.background", tmp_path, **urls) as background:
+        await until(is_summed_up, seconds=35)  # the chore comes round each twenty seconds
+        assert await background.stop() == 0
+    await store.close()
 
 
 async def test_it_outlives_a_valkey_that_is_killed_and_started_again(

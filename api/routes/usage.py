@@ -1,0 +1,199 @@
+"""GET /v1/usage and what belongs to it: the ledger as entries, as sums, and as files."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated, Any, Protocol
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth import Authenticator
+from api.schemas.errors import refusals
+from api.schemas.usage import ENTRIES, NEXT, SUMMARY
+from api.spreadsheet import Cell, csv_text
+from api.usage_entry import FIELDS, SUMMARY_FIELDS, entry_document, line_document, to_json
+from api.usage_query import Format, Limit, Skip, Text, asked, cursor_of, wrong
+from shared.clickhouse.client import ClickHouseAway, ContentRefused
+from shared.clickhouse.usage import Cursor, Page, UsageTable
+from shared.clickhouse.usage_filter import UsageFilter
+from shared.clickhouse.usage_summary import GROUPS, TAG_PREFIX, UsageSummary
+from shared.errors import InvalidRequest, NotFound, Overloaded, TimedOut
+from shared.postgres.engine import STORE_ERRORS
+
+EXPORT_PAGE = 1000
+"""Rows of a file that are held at a time."""
+ANSWER_SECONDS = 30.0
+"""For one page or one table of sums; a hundred million rows take about one."""
+MAX_LINES = 10_000
+MAX_SKIP = 1_000_000_000
+GROUP_PATTERN = f"^({'|'.join(GROUPS)}|{TAG_PREFIX}.+)$"
+
+Asked = Annotated[UsageFilter, Depends(asked)]
+CursorText = Annotated[str | None, Query(description=f"An earlier page's `{NEXT}`.")]
+
+
+class KnowsUsers(Protocol):
+    async def exists(self, user_id: str) -> bool: ...
+
+
+class Usage:
+    """What the routes read, apart from them. Raises GatewayError and RequestValidationError."""
+
+    def __init__(self, *, table: UsageTable, summary: UsageSummary, users: KnowsUsers) -> None:
+        self._table = table
+        self._summary = summary
+        self._users = users
+
+    async def page(
+        self, wanted: UsageFilter, *, limit: int, skip: int = 0, after: Cursor | None = None
+    ) -> Page:
+        if skip and wanted.looks_at_attempts:
+            raise wrong("skip", "with model, provider or status go by cursor")
+        async with _answering():
+            return await self._table.page(wanted, limit=limit, skip=skip, after=after)
+
+    async def lines(
+        self, wanted: UsageFilter, *, by: str, limit: int, skip: int
+    ) -> list[dict[str, Any]]:
+        async with _answering():
+            found = await self._summary.lines(wanted, by=by, limit=limit, skip=skip)
+        return [line_document(line, by=by) for line in found]
+
+    async def require_user(self, user_id: str) -> None:
+        """Deleted users were known, and so is whoever has used something. Raises NotFound."""
+        async with _answering():
+            if await self._users.exists(user_id):
+                return
+        if not (await self.page(UsageFilter(user=user_id), limit=1)).entries:
+            raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")
+
+
+def router(usage: Usage, authenticator: Authenticator, prefix: str) -> APIRouter:
+    """`prefix` is `/v1` or its other name."""
+
+    def master(request: Request) -> None:
+        authenticator.require_master(request.headers.raw)
+
+    routes = APIRouter(
+        prefix=prefix,
+        tags=["usage"],
+        dependencies=[Depends(master)],  # before the query is looked at: a stranger learns nothing
+        include_in_schema=prefix == "/v1",
+        responses=refusals("400", "401", "422", "503", "504"),
+    )
+
+    @routes.get("/usage", operation_id="list_usage", responses={200: ENTRIES})
+    async def list_usage(
+        wanted: Asked,
+        user_id: Text = None,
+        skip: Skip = 0,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+        format: Format = "json",
+    ) -> Response:
+        """What was asked for, newest first: one entry per request."""
+        wanted = replace(wanted, user=user_id)
+        return await _entries(usage, wanted, skip, limit, cursor, format)
+
+    @routes.get(
+        "/users/{user_id:path}/usage",
+        operation_id="list_user_usage",
+        responses={200: ENTRIES, **refusals("404")},
+    )
+    async def list_user_usage(
+        user_id: str,
+        wanted: Asked,
+        skip: Skip = 0,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+        format: Format = "json",
+    ) -> Response:
+        """The same of one user, deleted ones too."""
+        await usage.require_user(user_id)
+        wanted = replace(wanted, user=user_id)
+        return await _entries(usage, wanted, skip, limit, cursor, format)
+
+    @routes.get("/usage/summary", operation_id="summarize_usage", responses={200: SUMMARY})
+    async def summarize_usage(
+        wanted: Asked,
+        user_id: Text = None,
+        group_by: Annotated[str, Query(pattern=GROUP_PATTERN, max_length=200)] = "model",
+        skip: Annotated[int, Query(ge=0, le=MAX_SKIP)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 100,
+        format: Format = "json",
+    ) -> Response:
+        """Sums by something: what cost most first, days and hours in their order."""
+        wanted = replace(wanted, user=user_id)
+        lines = await usage.lines(wanted, by=group_by, limit=limit, skip=skip)
+        if format == "csv":
+            rows = [[line[name] for name in SUMMARY_FIELDS] for line in lines]
+            return _file(f"usage-by-{group_by.partition(':')[0]}", _once(rows), SUMMARY_FIELDS)
+        body = b'{"object":"list","group_by":%b,"data":%b}'
+        return _json(body % (msgspec.json.encode(group_by), to_json(lines)))
+
+    return routes
+
+
+async def _entries(
+    usage: Usage, wanted: UsageFilter, skip: int, limit: int, cursor: str | None, form: str
+) -> Response:
+    is_file = form == "csv"
+    after = cursor_of(cursor)
+    # Before the answer begins: what fails here can still be told.
+    page = await usage.page(wanted, limit=EXPORT_PAGE if is_file else limit, skip=skip, after=after)
+    if is_file:
+        return _file("usage", _every_page(usage, wanted, page), FIELDS)
+    answer = _json(to_json(map(entry_document, page.entries)))
+    if page.next is not None:
+        answer.headers[NEXT] = str(page.next)
+    return answer
+
+
+async def _every_page(
+    usage: Usage, wanted: UsageFilter, page: Page
+) -> AsyncIterator[Sequence[Sequence[Cell]]]:
+    """One page is held at a time: the next is read when the client has taken this one."""
+    while True:
+        yield [list(entry_document(entry).values()) for entry in page.entries]
+        if page.next is None:
+            return
+        page = await usage.page(wanted, limit=EXPORT_PAGE, after=page.next)
+
+
+async def _once(
+    rows: Sequence[Sequence[Cell]],
+) -> AsyncIterator[Sequence[Sequence[Cell]]]:
+    yield rows
+
+
+def _file(
+    name: str, pages: AsyncIterator[Sequence[Sequence[Cell]]], head: Sequence[str]
+) -> Response:
+    async def lines() -> AsyncIterator[str]:
+        yield csv_text([head])
+        async for page in pages:
+            yield csv_text(page)
+
+    disposition = {"content-disposition": f'attachment; filename="{name}.csv"'}
+    return StreamingResponse(lines(), media_type="text/csv", headers=disposition)
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Bounds a read, and says in our own errors what became of it."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise TimedOut("The ledger took too long to answer.", code="usage_timeout") from error
+    except (ClickHouseAway, *STORE_ERRORS) as error:
+        raise Overloaded("The ledger cannot be read now.") from error
+    except ContentRefused as error:
+        raise InvalidRequest("A parameter of the query means nothing.") from error
