@@ -5,7 +5,7 @@ it is one error event, and then the connection is closed with the body unfinishe
 nor the framing's own end may make a cut stream look complete.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -177,19 +177,19 @@ class Relay:
         return (self._clock.now() - header.admitted_at) * 1000
 
 
-def timings(answer: Answer, *, auth_ms: float, since_ms: float) -> Iterator[tuple[bytes, bytes]]:
+def timings(
+    answer: Answer, *, auth_ms: float, since_ms: float
+) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
     """The stages of a whole answer, `since_ms` after its admission.
 
     Their sum is all the time we know of: what is neither authentication, queue nor upstream is
     relay. The overhead is that sum without upstream.
     """
     relay_ms = max(0.0, since_ms - answer.upstream_ms - answer.queue_ms)
-    yield b"x-ollm-overhead-ms", b"%.2f" % (auth_ms + answer.queue_ms + relay_ms)
-    yield (
-        b"server-timing",
-        b"auth;dur=%.2f, queue;dur=%.2f, upstream;dur=%.2f, relay;dur=%.2f"
-        % (auth_ms, answer.queue_ms, answer.upstream_ms, relay_ms),
-    )
+    stages = (auth_ms, answer.queue_ms, answer.upstream_ms, relay_ms)
+    told = b"auth;dur=%.2f, queue;dur=%.2f, upstream;dur=%.2f, relay;dur=%.2f" % stages
+    overhead = b"%.2f" % (auth_ms + answer.queue_ms + relay_ms)
+    return (b"x-ollm-overhead-ms", overhead), (b"server-timing", told)
 
 
 def known_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

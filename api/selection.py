@@ -7,7 +7,6 @@ from shared.catalog import Catalog, Target
 from shared.dialects.faults import bad
 from shared.dialects.request import InferenceRequest
 from shared.errors import NotFound, NotPermitted
-from shared.timeouts import Timeouts
 
 
 class Selection(NamedTuple):
@@ -31,7 +30,7 @@ def select(
         if request.has_arguments:
             raise bad("messages", "has 'ollm::arguments', which only functions take")
         pinned = _pinned(target, request.variant_name)
-        return Selection(target, _total_seconds(catalog, target, None), pinned_provider=pinned)
+        return Selection(target, target.total_seconds, pinned_provider=pinned)
     name, function = found
     chosen = request.variant_name or function.choose(name, episode_id)
     if chosen not in function.variants:
@@ -39,18 +38,10 @@ def select(
     asked = function.asked_by(chosen)
     targets = [_target(catalog, caller, one.model, request.model) for one in asked]
     total = max(
-        _total_seconds(catalog, target, one.timeouts)
+        one.timeouts.total if one.timeouts else target.total_seconds
         for target, one in zip(targets, asked, strict=True)
     )
     return Selection(targets[0], total, function=name, variant=chosen)
-
-
-def _total_seconds(catalog: Catalog, target: Target, own: Timeouts | None) -> float:
-    times = own or target.model.timeouts
-    if times is not None:
-        return times.total
-    providers = catalog.document.providers
-    return max(providers[route.provider].timeouts.total for route in target.model.providers)
 
 
 def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:

@@ -155,6 +155,8 @@ class Target(msgspec.Struct, frozen=True):
     name: str
     """The catalog name, or `provider:model` for a model the catalog does not list."""
     model: Model
+    total_seconds: float
+    """What a job of it may take: the most patient of its providers decides, unless the model does."""
     pinned_provider: str | None = None
 
 
@@ -225,12 +227,33 @@ class Catalog:
         `<provider>/<model>` of a configured provider, then the detection rules.
         """
         name = selector.removeprefix(MODEL_NAME_PREFIX).removeprefix(EMBEDDING_MODEL_NAME_PREFIX)
-        model = self.document.models.get(name)
-        if model is not None:
-            return Target(name=name, model=model) if model.active else None
-        if name != selector:
+        target = self._listed.get(name)
+        if target is not None:
+            return target
+        if name != selector or name in self.document.models:
             return None
         return self._by_provider_prefix(name) or self._by_detection(name)
+
+    @cached_property
+    def _listed(self) -> dict[str, Target]:
+        """What the catalog's own names stand for."""
+        return {
+            name: Target(name, model, self._total_seconds(model))
+            for name, model in self.document.models.items()
+            if model.active
+        }
+
+    def _total_seconds(self, model: Model) -> float:
+        if model.timeouts is not None:
+            return model.timeouts.total
+        providers = self.document.providers
+        return max(providers[route.provider].timeouts.total for route in model.providers)
+
+    def _unlisted(self, provider: str, upstream: str) -> Target:
+        model = Model(providers=[ModelProvider(provider=provider, upstream_model=upstream)])
+        return Target(
+            f"{provider}:{upstream}", model, self._total_seconds(model), pinned_provider=provider
+        )
 
     def function(self, selector: str) -> tuple[str, Function] | None:
         """The function a selector names, and its name; None if there is none."""
@@ -242,19 +265,14 @@ class Catalog:
         for separator in (":", "/"):
             provider, found, upstream = name.partition(separator)
             if found and upstream and provider in self.document.providers:
-                return _unlisted(provider, upstream)
+                return self._unlisted(provider, upstream)
         return None
 
     def _by_detection(self, name: str) -> Target | None:
         for rule in self.document.detection:
             if fnmatch.fnmatchcase(name, rule.pattern) and rule.provider in self.document.providers:
-                return _unlisted(rule.provider, name)
+                return self._unlisted(rule.provider, name)
         return None
-
-
-def _unlisted(provider: str, upstream: str) -> Target:
-    model = Model(providers=[ModelProvider(provider=provider, upstream_model=upstream)])
-    return Target(name=f"{provider}:{upstream}", model=model, pinned_provider=provider)
 
 
 TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
