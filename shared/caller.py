@@ -22,8 +22,8 @@ class Caller(msgspec.Struct, frozen=True):
     allowed_models: frozenset[str] | None = None
     """None: every model."""
 
-    user_field: str = "tag"
-    """`tag`: the body's `user` is a label. `bill`: it names the billed user."""
+    user_field: str = "attribute"
+    """`attribute`: the body's `user` is a label. `bill`: it names the billed user."""
 
 
 ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)

@@ -30,7 +30,7 @@ class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     best_lane: str = "priority"
     allowed_models: frozenset[str] | None = None
-    user_field: str = "tag"
+    user_field: str = "attribute"
     expires_at: datetime | None = None
     metadata: Mapping[str, Any] = {}
 

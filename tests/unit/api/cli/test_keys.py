@@ -18,7 +18,7 @@ def a_key(**changes: Any) -> KeyInfo:
         "scopes": [],
         "best_lane": "priority",
         "allowed_models": None,
-        "user_field": "tag",
+        "user_field": "attribute",
         "expires_at": None,
         "is_active": True,
         "last_used_at": None,
