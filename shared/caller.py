@@ -6,6 +6,15 @@ DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
 
 
+class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What one key may use; None: no limit of its own."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent: int | None = None
+    """Requests at a time."""
+
+
 class Caller(msgspec.Struct, frozen=True):
     """The identity a request runs and is billed under."""
 

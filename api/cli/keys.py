@@ -13,7 +13,9 @@ from api.cli.secrets import new_seal_key
 from shared.api_key import ApiKey
 from shared.caller import DEFAULT_TENANT
 from shared.clock import SystemClock
+from shared.errors import NotFound
 from shared.job import Lane
+from shared.postgres.audit import CLI
 from shared.postgres.keys import KeyInfo, KeyOptions, KeyStore
 from shared.postgres.session import PostgresAway, open_postgres
 from shared.settings import Settings
@@ -91,12 +93,9 @@ def revoke(
     parsed = ApiKey.parse(key)
     public_id = parsed.public_id if parsed is not None else key
     try:
-        known = asyncio.run(_revoke(settings_for(data_dir), public_id))
-    except PostgresAway as error:
+        asyncio.run(_revoke(settings_for(data_dir), public_id))
+    except (PostgresAway, NotFound) as error:
         _fail(str(error))
-        return
-    if not known:
-        _fail(f"there is no key with the public id {public_id}")
     typer.echo(f"{public_id} is revoked")
 
 
@@ -107,7 +106,7 @@ def seal() -> None:
 
 async def _create(settings: Settings, options: KeyOptions) -> ApiKey:
     async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
-        key, _ = await KeyStore(engine, SystemClock()).create(options)
+        key, _ = await KeyStore(engine, SystemClock()).create(options, actor=CLI)
         return key
 
 
@@ -149,9 +148,9 @@ def _day(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment:%Y-%m-%d}"
 
 
-async def _revoke(settings: Settings, public_id: str) -> bool:
+async def _revoke(settings: Settings, public_id: str) -> None:
     async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
-        return await KeyStore(engine, SystemClock()).revoke(public_id)
+        await KeyStore(engine, SystemClock()).revoke(public_id, CLI)
 
 
 def _fail(message: str) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.cli.keys import key_table
+from shared.caller import KeyLimits
 from shared.postgres.keys import KeyInfo
 
 
@@ -24,6 +25,9 @@ def a_key(**changes: Any) -> KeyInfo:
         "last_used_at": None,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
         "metadata": {},
+        "limits": KeyLimits(),
+        "ip_allow_list": [],
+        "previous_valid_until": None,
     }
     return KeyInfo(**{**values, **changes})
 
