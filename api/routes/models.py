@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.auth import Authenticator
+from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog
 from api.providers import Availability
 from api.schemas.errors import answer, refusals
@@ -101,7 +101,7 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     )
     async def list_models(request: Request) -> Response:
         """The active models. `allow_tee=false` and `allow_zdr=false` hide the models of a tier."""
-        caller = await authenticator.caller(request.headers.raw)
+        caller = await authenticator.caller(request.headers.raw, address_of(request.scope))
         entries = models.entries(caller, hidden_tiers(request))
         return _json({"object": "list", "data": entries})
 
@@ -116,7 +116,7 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     )
     async def get_model(request: Request, model_id: str) -> Response:
         """One model; its id may hold `:` and `/`."""
-        caller = await authenticator.caller(request.headers.raw)
+        caller = await authenticator.caller(request.headers.raw, address_of(request.scope))
         return _json(models.entry(caller, model_id))
 
     return routes
