@@ -15,6 +15,7 @@ from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
 from shared.catalog import Document, Model
 from shared.errors import InvalidRequest, NotFound
+from shared.money import as_json
 from shared.price import MILLION
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
@@ -78,8 +79,8 @@ class Models:
                 "description": model.description,
             },
             "pricing": {
-                "input_price_per_million": _number(model.price.input),
-                "output_price_per_million": _number(model.price.output),
+                "input_price_per_million": as_json(model.price.input),
+                "output_price_per_million": as_json(model.price.output),
             },
         }
 
@@ -140,12 +141,7 @@ def _may_see(caller: Caller, name: str) -> bool:
 
 
 def _per_token(per_million: Decimal) -> msgspec.Raw:
-    return _number((per_million / MILLION).normalize())
-
-
-def _number(value: Decimal) -> msgspec.Raw:
-    """A JSON number with every digit written out: exact, and no exponent for a reader to miss."""
-    return msgspec.Raw(format(value, "f").encode())
+    return as_json((per_million / MILLION).normalize())
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -9,6 +9,7 @@ from api.schemas.documents import (
     RERANK_REQUEST,
 )
 from api.schemas.errors import ERROR, FAULT
+from api.schemas.management import MANAGED
 from api.schemas.models import HEALTH, MODEL, MODELS
 from api.schemas.terms import Json
 
@@ -29,4 +30,5 @@ SCHEMAS: dict[str, Json] = {
     "TranscriptionRequest": TRANSCRIPTION_REQUEST,
     "Transcription": TRANSCRIPTION,
     "ChatEvent": CHAT_EVENT,
+    **MANAGED,
 }
