@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog, request_id_of
+from api.schemas.management import Who
 from shared.clickhouse.client import ClickHouseAway
 from shared.errors import Internal
 from shared.ids import dashed
@@ -78,7 +79,7 @@ class ManagementRoute(APIRoute):
         raise NotImplementedError
 
 
-def route_for(management: Management, who: Literal["master", "key"]) -> type[ManagementRoute]:
+def route_for(management: Management, who: Who) -> type[ManagementRoute]:
     """For APIRouter's `route_class`: routes of the master key alone, or of every key too."""
     authenticator = management.authenticator
 

@@ -90,5 +90,7 @@ def _make(app: FastAPI) -> Json:
     whole["paths"] = {**raw, **whole["paths"]}
     components = whole.setdefault("components", {})
     components["schemas"] = {**components.get("schemas", {}), **SCHEMAS}
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    bearer = {"type": "http", "scheme": "bearer"}
+    master = {**bearer, "description": "GATEWAY_MASTER_KEY, and no other key."}
+    components["securitySchemes"] = {"key": bearer, "master": master}
     return whole

@@ -36,24 +36,24 @@ def router(management: Management, prefix: str) -> APIRouter:
     @routes.post("", **documented("create_key", "NewKey", "404"))
     async def create_key(request: Request, body: NewKeyBody) -> Response:
         """Make a key. Its secret is shown this once."""
-        key, info = await keys.create(_options(body), actor=actor_of(request))
+        key, info = await keys.create(options_of(body), actor=actor_of(request))
         return answer(_with_secret(key, info))
 
     @routes.get("", **documented("list_keys", "KeyList"))
     async def list_keys(tenant: Wanted = None, skip: Skip = 0, limit: Limit = 100) -> Response:
         """All keys, in the order they were made."""
         found = await keys.list_keys(tenant=tenant, skip=skip, limit=limit)
-        return answer([_shown(info) for info in found])
+        return answer([document_of(info) for info in found])
 
     @routes.get("/{key_id}", **documented("get_key", "Key", "404"))
     async def get_key(key_id: InPath) -> Response:
         """One key, by its id or its public id."""
-        return answer(_shown(await keys.get(key_id)))
+        return answer(document_of(await keys.get(key_id)))
 
     @routes.patch("/{key_id}", **documented("update_key", "Key", "404"))
     async def update_key(request: Request, key_id: InPath, body: KeyChangeBody) -> Response:
         """Change a key, in every process within a second."""
-        return answer(_shown(await keys.update(key_id, _change(body), actor_of(request))))
+        return answer(document_of(await keys.update(key_id, change_of(body), actor_of(request))))
 
     @routes.delete("/{key_id}", **documented("delete_key", None, "404"))
     async def delete_key(request: Request, key_id: InPath) -> Response:
@@ -73,7 +73,7 @@ def router(management: Management, prefix: str) -> APIRouter:
     return routes
 
 
-def _options(body: NewKeyBody) -> KeyOptions:
+def options_of(body: NewKeyBody) -> KeyOptions:
     models = body.allowed_models
     return KeyOptions(
         name=body.key_name,
@@ -90,7 +90,7 @@ def _options(body: NewKeyBody) -> KeyOptions:
     )
 
 
-def _change(body: KeyChangeBody) -> KeyChange:
+def change_of(body: KeyChangeBody) -> KeyChange:
     return KeyChange(
         name=body.key_name,
         is_active=body.is_active,
@@ -109,7 +109,7 @@ def _limits(body: LimitsBody) -> KeyLimits:
     return KeyLimits(**body.model_dump())
 
 
-def _shown(info: KeyInfo) -> dict[str, Any]:
+def document_of(info: KeyInfo) -> dict[str, Any]:
     return {**_common(info), "last_used_at": moment(info.last_used_at)}
 
 

@@ -25,23 +25,24 @@ def _readers(management: Management, path: str) -> APIRouter:
     routes = APIRouter(prefix=path, route_class=route_for(management, "key"))
     prices = management.prices
 
-    @routes.get("", **documented("list_pricing", "PriceList", "403"))
+    @routes.get("", **documented("list_pricing", "PriceList", "403", who="key"))
     async def list_pricing(skip: Skip = 0, limit: Limit = 100) -> Response:
         """All prices, by model, then the newest first."""
         found = await prices.list_prices(skip=skip, limit=limit)
-        return answer([_shown(price) for price in found])
+        return answer([document_of(price) for price in found])
 
     @routes.get(
-        "/{model_key:path}/history", **documented("get_pricing_history", "PriceList", "403", "404")
+        "/{model_key:path}/history",
+        **documented("get_pricing_history", "PriceList", "403", "404", who="key"),
     )
     async def get_history(model_key: InPath) -> Response:
         """All prices of one model, the newest first."""
-        return answer([_shown(price) for price in await prices.history(model_key)])
+        return answer([document_of(price) for price in await prices.history(model_key)])
 
-    @routes.get("/{model_key:path}", **documented("get_pricing", "Price", "403", "404"))
+    @routes.get("/{model_key:path}", **documented("get_pricing", "Price", "403", "404", who="key"))
     async def get_pricing(model_key: InPath, as_of: AtTime = None) -> Response:
         """The price of one model that is in force, now or at a time."""
-        return answer(_shown(await prices.in_force(model_key, as_of=as_of)))
+        return answer(document_of(await prices.in_force(model_key, as_of=as_of)))
 
     return routes
 
@@ -50,13 +51,13 @@ def _writers(management: Management, path: str) -> APIRouter:
     routes = APIRouter(prefix=path, route_class=route_for(management, "master"))
     prices = management.prices
 
-    @routes.post("", **documented("set_pricing", "Price", "400"))
+    @routes.post("", **documented("set_pricing", "Price"))
     async def set_pricing(request: Request, body: PriceBody) -> Response:
         """Add a price, from now on or from a time; one of this very time is changed."""
         key = canonical(management.catalog.current.document, body.model_key)
         at = body.effective_at
         return answer(
-            _shown(await prices.put(key, _price(body), actor_of(request), effective_at=at))
+            document_of(await prices.put(key, price_of(body), actor_of(request), effective_at=at))
         )
 
     @routes.delete("/{model_key:path}", **documented("delete_pricing", None, "404"))
@@ -92,7 +93,7 @@ def canonical(catalog: Document, model_key: str) -> str:
     return f"{provider}:{model}"
 
 
-def _price(body: PriceBody) -> Price:
+def price_of(body: PriceBody) -> Price:
     return Price(
         input=body.input_price_per_million,
         output=body.output_price_per_million,
@@ -118,7 +119,7 @@ def _tier(base: PriceBody, tier: PriceTierBody) -> LongContext:
     )
 
 
-def _shown(info: PriceInfo) -> dict[str, Any]:
+def document_of(info: PriceInfo) -> dict[str, Any]:
     price = info.price
     return {
         "model_key": info.model_key,

@@ -1,5 +1,6 @@
 """/v1/users: made, listed, changed and deleted, with the master key."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from api.schemas.management import documented
 from shared.caller import DEFAULT_TENANT
 from shared.money import ZERO
 from shared.postgres.users import NewUser, UserChange, UserInfo
+from shared.spend import SpendReader
 
 
 def router(management: Management, prefix: str) -> APIRouter:
@@ -19,14 +21,8 @@ def router(management: Management, prefix: str) -> APIRouter:
         route_class=route_for(management, "master"),
         include_in_schema=prefix == "/v1",
     )
-    users, spend = management.users, management.spend
-
-    async def shown(*found: UserInfo) -> list[dict[str, Any]]:
-        spent = await spend.spent([user.spender for user in found])
-        return [
-            {**_common(user), "spend": number(amount)}
-            for user, amount in zip(found, spent, strict=True)
-        ]
+    users = management.users
+    shown = partial(documents_of, management.spend)
 
     @routes.post("", **documented("create_user", "User", "404", "409"))
     async def create_user(request: Request, body: NewUserBody) -> Response:
@@ -65,6 +61,15 @@ def router(management: Management, prefix: str) -> APIRouter:
         return nothing()
 
     return routes
+
+
+async def documents_of(spend: SpendReader, *users: UserInfo) -> list[dict[str, Any]]:
+    """Raises what the reader of spend raises."""
+    spent = await spend.spent([user.spender for user in users])
+    return [
+        {**_common(user), "spend": number(amount)}
+        for user, amount in zip(users, spent, strict=True)
+    ]
 
 
 def _common(user: UserInfo) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """What management routes answer."""
 
-from typing import Any
+from typing import Any, Literal
 
 from api.schemas.errors import answer, refusals
 from api.schemas.terms import BOOLEAN, NUMBER, OBJECT, STRING, Json
+
+Who = Literal["master", "key"]
+"""Names a security scheme of the OpenAPI document, too."""
 
 MAYBE_STRING: Json = {"type": ["string", "null"]}
 MAYBE_NUMBER: Json = {"type": ["number", "null"]}
@@ -12,7 +15,7 @@ COUNTER: Json = {"type": "integer", "minimum": 0}
 MOMENT: Json = {**STRING, "format": "date-time"}
 MAYBE_MOMENT: Json = {"type": ["string", "null"], "format": "date-time"}
 STRINGS: Json = {"type": "array", "items": STRING}
-ALWAYS = ("401", "422", "500", "503")
+ALWAYS = ("400", "401", "422", "500", "503")
 
 
 def _object(properties: Json) -> Json:
@@ -135,8 +138,11 @@ MANAGED |= {
 }
 
 
-def documented(name: str, schema: str | None = None, *more: str) -> dict[str, Any]:
-    """Of a route: its operation id, its answer (204 without one) and its refusals, more than usual."""
+def documented(
+    name: str, schema: str | None = None, *more: str, who: Who = "master"
+) -> dict[str, Any]:
+    """Of a route: its operation id, its answer (204 without one), its refusals beside the usual
+    ones, and whose key it takes."""
     ok: dict[int | str, Json] = (
         {204: {"description": "Done."}} if schema is None else {200: answer("Done.", schema)}
     )
@@ -144,4 +150,5 @@ def documented(name: str, schema: str | None = None, *more: str) -> dict[str, An
         "operation_id": name,
         "status_code": 204 if schema is None else 200,
         "responses": {**ok, **refusals(*ALWAYS, *more)},
+        "openapi_extra": {"security": [{who: []}]},
     }
