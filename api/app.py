@@ -19,10 +19,11 @@ from api.admit import Gate
 from api.auth import Authenticator
 from api.drain import Drain
 from api.key_cache import KeyCache
+from api.management import Management
 from api.middleware import Edge, hot_paths
 from api.providers import Availability
 from api.relay import Relay
-from api.routes import health, metrics, models, pages, usage
+from api.routes import audit, budgets, health, keys, metrics, models, pages, pricing, usage, users
 from api.routes.endpoints import DOCUMENTS, FORMS
 from api.routes.inference import Collaborators, Inference
 from api.routes.uploads import UploadInference
@@ -32,14 +33,19 @@ from api.upload import Uploads
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
+from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
+from shared.postgres.audit import AuditLog
+from shared.postgres.budgets import BudgetStore
 from shared.postgres.catalog_watch import CatalogWatch
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import is_up, make_engine
 from shared.postgres.keys import KeyStore
+from shared.postgres.pricing import PriceStore
 from shared.postgres.user_lookup import UserLookup
+from shared.postgres.users import UserStore
 from shared.seal import Seal
 from shared.settings import KNOWN_DEFAULT_MASTER_KEYS, Settings
 from shared.valkey.process_metrics import ProcessMetrics
@@ -119,8 +125,14 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     valkey_url = settings.valkey_url.get_secret_value()
     engine = make_engine(settings.database_url.get_secret_value(), "api")
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
-    catalogs, keys = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
-    key_cache = KeyCache(keys, clock)
+    catalogs, key_store = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
+    key_cache = KeyCache(key_store, clock)
+    authenticator = Authenticator(
+        keys=key_cache,
+        catalog=catalogs,
+        master_key=settings.master_key.get_secret_value(),
+        clock=clock,
+    )
     process_metrics = ProcessMetrics(
         url=valkey_url, role="api", process=process, metrics=own_metrics,
         shards=settings.shards, clock=clock,
@@ -145,13 +157,18 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         engine=engine,
         clickhouse=clickhouse,
         catalogs=catalogs,
-        keys=keys,
+        keys=key_store,
         key_cache=key_cache,
-        authenticator=Authenticator(
-            keys=key_cache,
+        authenticator=authenticator,
+        management=Management(
+            authenticator=authenticator,
             catalog=catalogs,
-            master_key=settings.master_key.get_secret_value(),
-            clock=clock,
+            keys=key_store,
+            users=UserStore(engine, clock),
+            budgets=BudgetStore(engine, clock),
+            prices=PriceStore(engine, clock),
+            audit=AuditLog(engine),
+            spend=UserSpend(clickhouse),
         ),
         availability=Availability(settings.secret),
         checks=StoreChecks(checks, clock),
@@ -249,6 +266,8 @@ def _include_routers(app: FastAPI, services: Services) -> None:
     for prefix in API_PREFIXES:
         app.include_router(usage.router(ledger, services.authenticator, prefix))
         app.include_router(models.router(listed, services.authenticator, prefix))
+        for family in (keys, users, budgets, pricing, audit):
+            app.include_router(family.router(services.management, prefix))
 
 
 async def _answers(clickhouse: ClickHouse) -> bool:

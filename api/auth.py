@@ -1,8 +1,9 @@
 """Finds out who is calling: one resolver for every header a client may carry its key in."""
 
 import hmac
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Protocol
 
 from api.key_cache import KeyCache
 from shared.api_key import is_secret, split
@@ -44,10 +45,11 @@ class Authenticator:
         self._master_key = master_key.encode()
         self._clock = clock
 
-    def cached(self, headers: Headers) -> Caller | None:
+    def cached(self, headers: Headers, address: str | None = None) -> Caller | None:
         """The caller, where that is known without waiting; else None: ask `caller`.
 
-        None also stands for every refusal. Meant for the hot path: try this, then await `caller`.
+        `address` is the client's, see `address_of`; without one a key that is bound to networks is
+        refused. None also stands for every refusal. Meant for the hot path: try this, then await `caller`.
         """
         if self._catalog.current.document.auth.mode == "open":
             return ANONYMOUS_CALLER
@@ -58,14 +60,21 @@ class Authenticator:
         if parts is None:
             return MASTER_CALLER if self._is_master(token) else None
         record = self._keys.cached(parts[0])
-        if record is None or not is_secret(parts[1], record.secret_sha256):
+        if record is None or not self._is_secret(parts[1], record):
             return None
-        if record.is_active and not record.user_is_blocked and not self._has_expired(record):
+        if (
+            record.is_active
+            and not record.user_is_blocked
+            and not self._has_expired(record)
+            and _may_come_from(record, address)
+        ):
             return record.caller
         return None
 
-    async def caller(self, headers: Headers) -> Caller:
-        """Raises NotAuthenticated, NotPermitted (a blocked user), Overloaded (no store to ask)."""
+    async def caller(self, headers: Headers, address: str | None = None) -> Caller:
+        """Raises NotAuthenticated, NotPermitted (a blocked user, a foreign address), Overloaded (no
+        store to ask).
+        """
         if self._catalog.current.document.auth.mode == "open":
             return ANONYMOUS_CALLER
         token = read_token(headers)
@@ -75,9 +84,9 @@ class Authenticator:
         if parts is None:
             raise NotAuthenticated(UNKNOWN)
         record = await self._keys.get(parts[0])
-        if record is None or not is_secret(parts[1], record.secret_sha256):
+        if record is None or not self._is_secret(parts[1], record):
             raise NotAuthenticated(UNKNOWN)
-        self._check(record)
+        self._check(record, address)
         return record.caller
 
     def require_master(self, headers: Headers) -> Caller:
@@ -98,7 +107,16 @@ class Authenticator:
         # An empty master key must match nothing.
         return bool(self._master_key) and hmac.compare_digest(token, self._master_key)
 
-    def _check(self, record: KeyRecord) -> None:
+    def _is_secret(self, secret: bytes, record: KeyRecord) -> bool:
+        """The present one, or, while a rotation overlaps, the one before."""
+        if is_secret(secret, record.secret_sha256):
+            return True
+        before = record.previous_sha256
+        if before is None or self._clock.now() >= record.previous_valid_until:
+            return False
+        return is_secret(secret, before)
+
+    def _check(self, record: KeyRecord, address: str | None) -> None:
         """Said only to those who hold the secret."""
         if not record.is_active:
             raise NotAuthenticated("API key is inactive")
@@ -106,9 +124,34 @@ class Authenticator:
             raise NotAuthenticated("API key has expired")
         if record.user_is_blocked:
             raise NotPermitted(f"User '{record.caller.user}' is blocked", code="user_blocked")
+        if not _may_come_from(record, address):
+            raise NotPermitted(
+                "This API key may not be used from this address.", code="address_not_allowed"
+            )
 
     def _has_expired(self, record: KeyRecord) -> bool:
         return record.expires_at is not None and record.expires_at < self._clock.now()
+
+
+def address_of(scope: Mapping[str, Any]) -> str | None:
+    """The client's address as the socket tells it; no header may say otherwise."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+def _may_come_from(record: KeyRecord, address: str | None) -> bool:
+    if not record.networks:
+        return True
+    if not address:
+        return False
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False  # a Unix socket, say
+    # A socket for both versions shows an IPv4 client so.
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in record.networks)
 
 
 def read_token(headers: Headers) -> bytes:

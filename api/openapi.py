@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.schemas.components import SCHEMAS
-from api.schemas.errors import ERRORS, refusals, schema_of
+from api.schemas.errors import INFERENCE_ERRORS, refusals, schema_of
 from api.schemas.links import FROM_CHAT
 from api.schemas.terms import STRING, Json
 
@@ -40,7 +40,7 @@ def _operation(
                 "content": {JSON: schema_of(answer), **more},
                 "links": dict(links),
             },
-            **refusals(*ERRORS),
+            **refusals(*INFERENCE_ERRORS),
         },
     }
 
@@ -96,5 +96,7 @@ def _make(app: FastAPI) -> Json:
     whole["paths"] = {**raw, **whole["paths"]}
     components = whole.setdefault("components", {})
     components["schemas"] = {**components.get("schemas", {}), **SCHEMAS}
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    bearer = {"type": "http", "scheme": "bearer"}
+    master = {**bearer, "description": "GATEWAY_MASTER_KEY, and no other key."}
+    components["securitySchemes"] = {"key": bearer, "master": master}
     return whole

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from shared.errors import (
+    Conflict,
     ErrorBody,
     Fault,
     GatewayError,
@@ -40,7 +41,7 @@ BY_STATUS: dict[int, type[GatewayError]] = {
     error.status: error
     for error in (
         InvalidRequest, NotAuthenticated, NotPermitted, NotFound, MethodNotAllowed,
-        RequestTimedOut, RequestTooLarge, UnsupportedMediaType, TooManyRequests, Internal,
+        RequestTimedOut, Conflict, RequestTooLarge, UnsupportedMediaType, TooManyRequests, Internal,
         UpstreamFailed, Overloaded, TimedOut,
     )
 }  # fmt: skip

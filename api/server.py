@@ -48,7 +48,7 @@ def server_config(app: ASGIApp, *, drain_seconds: float) -> uvicorn.Config:
         log_level="critical",
         access_log=False,
         server_header=False,
-        # We never look at a client's address, so no header may change it either.
+        # Keys may be bound to addresses: only the socket tells a client's, never a header.
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -12,6 +12,7 @@ from api.admit import Gate
 from api.auth import Authenticator
 from api.drain import Drain
 from api.key_cache import KeyCache
+from api.management import Management
 from api.providers import Availability
 from api.relay import Relay
 from api.store_checks import StoreChecks
@@ -45,6 +46,7 @@ class Services:
     keys: KeyStore
     key_cache: KeyCache
     authenticator: Authenticator
+    management: Management
     availability: Availability
     checks: StoreChecks
     process_metrics: ProcessMetrics

@@ -1,5 +1,7 @@
 """Who is asking: the caller an API key (or the master key, or open mode) resolves to."""
 
+from typing import Literal
+
 import msgspec
 
 DEFAULT_TENANT = "default"
@@ -7,8 +9,17 @@ ANONYMOUS = "anonymous"
 
 DRYRUN_SCOPE = "dryrun"
 CACHE_SCOPE = "cache"
-SCOPES = frozenset({DRYRUN_SCOPE, CACHE_SCOPE})
+Scope = Literal["dryrun", "cache"]
 """What a key may be given to do beside asking."""
+
+
+class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What one key may use; None: no limit of its own."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent: int | None = None
+    """Requests at a time."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -27,8 +38,8 @@ class Caller(msgspec.Struct, frozen=True):
     allowed_models: frozenset[str] | None = None
     """None: every model."""
 
-    user_field: str = "tag"
-    """`tag`: the body's `user` is a label. `bill`: it names the billed user."""
+    user_field: str = "attribute"
+    """`attribute`: the body's `user` is a label. `bill`: it names the billed user."""
 
 
 ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)

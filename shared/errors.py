@@ -7,6 +7,7 @@
     ├── NotFound                 404  no such model, user, route
     ├── MethodNotAllowed         405
     ├── RequestTimedOut          408  the client was too slow
+    ├── Conflict                 409  what is to be made exists
     ├── RequestTooLarge          413
     ├── UnsupportedMediaType     415
     ├── TooManyRequests          429  our limit, or the provider's
@@ -125,6 +126,11 @@ class RequestTimedOut(GatewayError):
     status = 408
     type = "timeout_error"
     default_code = "request_timeout"
+
+
+class Conflict(GatewayError):
+    status = 409
+    type = "conflict_error"
 
 
 class RequestTooLarge(GatewayError):

@@ -2,6 +2,8 @@
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
+import msgspec
+
 NANO_USD = Decimal("0.000000001")
 """The smallest amount a cost is kept in. Integers of it stay exact in Lua below 2^53 ($9 M)."""
 
@@ -25,3 +27,8 @@ def from_nano(nano_usd: int) -> Decimal:
 def plain(amount: Decimal) -> str:
     """Every digit that counts written out: exact, and no exponent for a reader to miss."""
     return format(amount.normalize(), "f")
+
+
+def as_json(amount: Decimal) -> msgspec.Raw:
+    """A JSON number with every digit written out: exact, and no exponent for a reader to miss."""
+    return msgspec.Raw(format(amount, "f").encode())

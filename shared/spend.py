@@ -1,8 +1,9 @@
 """The spend row: what one upstream attempt was, used and cost. It never holds content."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -79,6 +80,23 @@ class SpendRow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         price = self.price
         plain = Price(price.input, price.output, price.cached_input)
         return "" if price == plain else encode_price(price).decode()
+
+
+class Spender(NamedTuple):
+    """A user whose spend is asked for."""
+
+    tenant: str
+    user: str
+    since: datetime | None
+    """None: from the beginning."""
+
+
+class SpendReader(Protocol):
+    """Knows what users have spent: the sum of what was billed to them."""
+
+    async def spent(self, spenders: Sequence[Spender]) -> list[Decimal]:
+        """One sum for each, in their order. May block; raises what its store raises."""
+        ...
 
 
 encode_price = msgspec.json.Encoder(decimal_format="string").encode

@@ -1,106 +1,190 @@
-"""`gateway keys`: makes, lists and revokes API keys, and makes sealing keys."""
+"""`gateway keys`: makes, lists, changes, rotates and revokes API keys, and makes sealing keys."""
 
-import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from api.cli.secrets import new_seal_key
+from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
+from api.routes.keys import change_of, document_of, options_of
+from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT, SCOPES
-from shared.clock import SystemClock
+from shared.caller import DEFAULT_TENANT
 from shared.job import Lane
-from shared.postgres.keys import KeyInfo, KeyOptions, KeyStore
-from shared.postgres.session import PostgresAway, open_postgres
-from shared.settings import Settings
+from shared.postgres.audit import CLI
+from shared.postgres.engine import Engine
+from shared.postgres.keys import KeyInfo, KeyStore
 
-PAGE = 500
 HEAD = ("key", "state", "tenant", "user", "lane", "models", "scopes", "expires", "used", "name")
+
+Key = Annotated[str, typer.Argument(help="The key, its id, or its public id of 12 characters.")]
+KeyName = Annotated[str | None, typer.Option("--name", help="What the key is for.")]
+BestLane = Annotated[
+    Lane | None, typer.Option(help="The best lane of the queue it may ask for: `priority` else.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", help="A model it may use; give it again for more, or `*` for every model."
+    ),
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope", help="Something it may do, such as dryrun or cache; give it again for more."
+    ),
+]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-from",
+        help="An address or network it may be used from; give it again for more. Everywhere else.",
+    ),
+]
+PerMinute = Annotated[int | None, typer.Option(help="Requests per minute.")]
+TokensPerMinute = Annotated[int | None, typer.Option(help="Tokens per minute.")]
+Concurrent = Annotated[int | None, typer.Option(help="Requests at a time.")]
+Expiry = Annotated[str | None, typer.Option(help="An ISO 8601 time from which on it is refused.")]
 
 
 def add_to(app: typer.Typer) -> None:
     family = typer.Typer(
-        help="Make, list and revoke API keys, and make sealing keys.", no_args_is_help=True
+        help="Make, list, change, rotate and revoke API keys, and make sealing keys.",
+        no_args_is_help=True,
     )
-    family.command("create")(create)
-    family.command("list")(list_keys)
-    family.command("revoke")(revoke)
-    family.command("seal")(seal)
+    for name, command in (
+        ("create", create), ("list", list_keys), ("show", show_key), ("update", update),
+        ("rotate", rotate), ("revoke", revoke), ("delete", delete), ("seal", seal),
+    ):  # fmt: skip
+        family.command(name)(command)
     app.add_typer(family, name="keys")
 
 
 def create(
     *,
-    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
+    name: KeyName = None,
     user: Annotated[
         str | None,
         typer.Option(help="Whom its use is billed to; a user of its own otherwise."),
     ] = None,
     tenant: Annotated[str, typer.Option(help="The tenant it belongs to.")] = DEFAULT_TENANT,
-    best_lane: Annotated[
-        Lane, typer.Option(help="The best lane of the queue it may ask for.")
-    ] = "priority",
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="A model it may use; give it again for more. Every model otherwise."),
-    ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(help="Something it may do, such as dryrun or cache; give it again for more."),
-    ] = None,
+    best_lane: BestLane = None,
+    model: Models = None,
+    scope: Scopes = None,
+    allow_from: Networks = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent: Concurrent = None,
+    expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make an API key and print it. It is shown this once: only a hash of it is kept."""
-    unknown = sorted(set(scope or ()) - SCOPES)
-    if unknown:
-        _fail(f"there is no scope {unknown[0]!r}; there are {', '.join(sorted(SCOPES))}")
-    options = KeyOptions(
-        name=name,
+    body = checked(
+        NewKeyBody,
+        key_name=name,
         user_id=user,
         tenant=tenant,
         best_lane=best_lane,
-        scopes=frozenset(scope or ()),
-        allowed_models=frozenset(model) if model else None,
+        allowed_models=model or None,
+        scopes=scope,
+        ip_allow_list=allow_from,
+        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        expires_at=expires_at,
     )
-    try:
-        key = asyncio.run(_create(settings_for(data_dir), options))
-    except PostgresAway as error:
-        _fail(str(error))
-        return
-    typer.echo(key.text)
+
+    async def ask(engine: Engine) -> ApiKey:
+        key, _ = await KeyStore(engine, CLOCK).create(options_of(body), actor=CLI)
+        return key
+
+    typer.echo(in_store(data_dir, ask).text)
 
 
 def list_keys(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """List all keys, oldest first: who they are for and what they may do, never their secrets."""
-    try:
-        found = asyncio.run(_list(settings_for(data_dir)))
-    except PostgresAway as error:
-        _fail(str(error))
-        return
-    for line in key_table(found):
+
+    async def ask(engine: Engine) -> list[KeyInfo]:
+        store = KeyStore(engine, CLOCK)
+        return await pages(lambda skip: store.list_keys(skip=skip, limit=PAGE))
+
+    for line in key_table(in_store(data_dir, ask)):
         typer.echo(line)
 
 
-def revoke(
-    key: Annotated[str, typer.Argument(help="The key, or its public id of 12 characters.")],
+def show_key(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show all that is known of a key, as the API does."""
+    key_id = _key_id(key)
+    show(document_of(in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).get(key_id))))
+
+
+def update(
+    key: Key,
     *,
+    name: KeyName = None,
+    active: Annotated[bool | None, typer.Option(help="Whether it works.")] = None,
+    best_lane: BestLane = None,
+    model: Models = None,
+    scope: Scopes = None,
+    allow_from: Networks = None,
+    allow_from_everywhere: Annotated[
+        bool, typer.Option("--allow-from-everywhere", help="Bind it to no network any more.")
+    ] = False,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent: Concurrent = None,
+    expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
+    """Change what is named of a key, everywhere within a second. Limits are replaced together."""
+    body = checked(
+        KeyChangeBody,
+        key_name=name,
+        is_active=active,
+        best_lane=best_lane,
+        allowed_models=model or None,
+        scopes=scope or None,
+        ip_allow_list=[] if allow_from_everywhere else allow_from or None,
+        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        expires_at=expires_at,
+    )
+    key_id, change = _key_id(key), change_of(body)
+    changed = in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).update(key_id, change, CLI))
+    show(document_of(changed))
+
+
+def rotate(
+    key: Key,
+    *,
+    overlap_seconds: Annotated[
+        int, typer.Option(help="How long the old secret works beside the new one.")
+    ] = 0,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Give a key a new secret and print it. It is shown this once."""
+    body = checked(RotationBody, overlap_seconds=overlap_seconds)
+    key_id, overlap = _key_id(key), timedelta(seconds=body.overlap_seconds)
+
+    async def ask(engine: Engine) -> ApiKey:
+        rotated, _ = await KeyStore(engine, CLOCK).rotate(key_id, CLI, overlap=overlap)
+        return rotated
+
+    typer.echo(in_store(data_dir, ask).text)
+
+
+def revoke(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Make an API key useless, everywhere within a second."""
-    parsed = ApiKey.parse(key)
-    public_id = parsed.public_id if parsed is not None else key
-    try:
-        known = asyncio.run(_revoke(settings_for(data_dir), public_id))
-    except PostgresAway as error:
-        _fail(str(error))
-        return
-    if not known:
-        _fail(f"there is no key with the public id {public_id}")
-    typer.echo(f"{public_id} is revoked")
+    key_id = _key_id(key)
+    in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).revoke(key_id, CLI))
+    typer.echo(f"{key_id} is revoked")
+
+
+def delete(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Delete an API key. Its user and its usage stay."""
+    key_id = _key_id(key)
+    in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).delete(key_id, CLI))
+    typer.echo(f"{key_id} is deleted")
 
 
 def seal() -> None:
@@ -108,29 +192,24 @@ def seal() -> None:
     typer.echo(new_seal_key())
 
 
-async def _create(settings: Settings, options: KeyOptions) -> ApiKey:
-    async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
-        key, _ = await KeyStore(engine, SystemClock()).create(options)
-        return key
-
-
-async def _list(settings: Settings) -> list[KeyInfo]:
-    async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
-        store = KeyStore(engine, SystemClock())
-        found: list[KeyInfo] = []
-        while page := await store.list_keys(skip=len(found), limit=PAGE):
-            found += page
-        return found
-
-
 def key_table(keys: Sequence[KeyInfo]) -> list[str]:
-    """One line for each key, under a head; columns as wide as they need to be."""
-    rows = [HEAD, *(_row(key) for key in keys)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return table(HEAD, [_row(key) for key in keys])
+
+
+def _key_id(key: str) -> str:
+    """A secret is not passed on: not even into an error message."""
+    parsed = ApiKey.parse(key)
+    return key if parsed is None else parsed.public_id
+
+
+def _limits(requests: int | None, tokens: int | None, concurrent: int | None) -> object:
+    """None where none is named."""
+    given = {
+        "requests_per_minute": requests,
+        "tokens_per_minute": tokens,
+        "concurrent": concurrent,
+    }
+    return given if any(limit is not None for limit in given.values()) else None
 
 
 def _row(key: KeyInfo) -> tuple[str, ...]:
@@ -150,13 +229,3 @@ def _row(key: KeyInfo) -> tuple[str, ...]:
 
 def _day(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment:%Y-%m-%d}"
-
-
-async def _revoke(settings: Settings, public_id: str) -> bool:
-    async with open_postgres(settings.database_url.get_secret_value(), "cli") as engine:
-        return await KeyStore(engine, SystemClock()).revoke(public_id)
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"gateway keys: {message}", err=True)
-    raise typer.Exit(1)

@@ -7,7 +7,7 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.admit import Gate
-from api.auth import AUTH_MS, Authenticator
+from api.auth import AUTH_MS, Authenticator, address_of
 from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
@@ -74,9 +74,12 @@ class InferenceRoute:
 
     async def _caller(self, scope: Scope) -> Caller:
         """Asked before anything of the body is looked at. Raises NotAuthenticated, Overloaded."""
-        headers = scope["headers"]
+        headers, address = scope["headers"], address_of(scope)
         asked_at = self._clock.monotonic()
-        caller = self._authenticator.cached(headers) or await self._authenticator.caller(headers)
+        authenticator = self._authenticator
+        caller = authenticator.cached(headers, address) or await authenticator.caller(
+            headers, address
+        )
         scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
         return caller
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth import Authenticator
+from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog
 from api.schemas.errors import refusals
 
@@ -40,4 +40,4 @@ async def _require_key(authenticator: Authenticator, request: Request, *, is_ope
         # In open mode everybody is somebody, so only the master key can close this door.
         authenticator.require_master(headers)
     else:
-        await authenticator.caller(headers)
+        await authenticator.caller(headers, address_of(request.scope))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.auth import Authenticator
+from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog
 from api.providers import Availability
 from api.schemas.errors import answer, refusals
@@ -15,6 +15,7 @@ from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
 from shared.catalog import Document, Model
 from shared.errors import InvalidRequest, NotFound
+from shared.money import as_json
 from shared.price import MILLION
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
@@ -78,8 +79,8 @@ class Models:
                 "description": model.description,
             },
             "pricing": {
-                "input_price_per_million": _number(model.price.input),
-                "output_price_per_million": _number(model.price.output),
+                "input_price_per_million": as_json(model.price.input),
+                "output_price_per_million": as_json(model.price.output),
             },
         }
 
@@ -101,7 +102,7 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     )
     async def list_models(request: Request) -> Response:
         """The active models. `allow_tee=false` and `allow_zdr=false` hide the models of a tier."""
-        caller = await authenticator.caller(request.headers.raw)
+        caller = await authenticator.caller(request.headers.raw, address_of(request.scope))
         entries = models.entries(caller, hidden_tiers(request))
         return _json({"object": "list", "data": entries})
 
@@ -116,7 +117,7 @@ def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRout
     )
     async def get_model(request: Request, model_id: str) -> Response:
         """One model; its id may hold `:` and `/`."""
-        caller = await authenticator.caller(request.headers.raw)
+        caller = await authenticator.caller(request.headers.raw, address_of(request.scope))
         return _json(models.entry(caller, model_id))
 
     return routes
@@ -140,12 +141,7 @@ def _may_see(caller: Caller, name: str) -> bool:
 
 
 def _per_token(per_million: Decimal) -> msgspec.Raw:
-    return _number((per_million / MILLION).normalize())
-
-
-def _number(value: Decimal) -> msgspec.Raw:
-    """A JSON number with every digit written out: exact, and no exponent for a reader to miss."""
-    return msgspec.Raw(format(value, "f").encode())
+    return as_json((per_million / MILLION).normalize())
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -71,6 +71,9 @@ class Usage:
             raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")
 
 
+MASTER: dict[str, Any] = {"security": [{"master": []}]}
+
+
 def router(usage: Usage, authenticator: Authenticator, prefix: str) -> APIRouter:
     """`prefix` is `/v1` or its other name."""
 
@@ -85,7 +88,7 @@ def router(usage: Usage, authenticator: Authenticator, prefix: str) -> APIRouter
         responses=refusals("400", "401", "422", "503", "504"),
     )
 
-    @routes.get("/usage", operation_id="list_usage", responses={200: ENTRIES})
+    @routes.get("/usage", operation_id="list_usage", openapi_extra=MASTER, responses={200: ENTRIES})
     async def list_usage(
         wanted: Asked,
         user_id: Text = None,
@@ -101,6 +104,7 @@ def router(usage: Usage, authenticator: Authenticator, prefix: str) -> APIRouter
     @routes.get(
         "/users/{user_id:path}/usage",
         operation_id="list_user_usage",
+        openapi_extra=MASTER,
         responses={200: ENTRIES, **refusals("404")},
     )
     async def list_user_usage(
@@ -116,7 +120,12 @@ def router(usage: Usage, authenticator: Authenticator, prefix: str) -> APIRouter
         wanted = replace(wanted, user=user_id)
         return await _entries(usage, wanted, skip, limit, cursor, format)
 
-    @routes.get("/usage/summary", operation_id="summarize_usage", responses={200: SUMMARY})
+    @routes.get(
+        "/usage/summary",
+        operation_id="summarize_usage",
+        openapi_extra=MASTER,
+        responses={200: SUMMARY},
+    )
     async def summarize_usage(
         wanted: Asked,
         user_id: Text = None,

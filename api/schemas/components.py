@@ -9,6 +9,7 @@ from api.schemas.documents import (
     RERANK_REQUEST,
 )
 from api.schemas.errors import ERROR, FAULT
+from api.schemas.management import MANAGED
 from api.schemas.models import HEALTH, MODEL, MODELS
 from api.schemas.terms import Json
 from api.schemas.usage import USAGE_ENTRIES, USAGE_ENTRY, USAGE_SUMMARY
@@ -33,4 +34,5 @@ SCHEMAS: dict[str, Json] = {
     "UsageEntry": USAGE_ENTRY,
     "UsageEntries": USAGE_ENTRIES,
     "UsageSummary": USAGE_SUMMARY,
+    **MANAGED,
 }

@@ -37,17 +37,20 @@ ERRORS: dict[str, str] = {
     "400": "The body is wrong.",
     "401": "No key, or not one of ours.",
     "403": "Not allowed.",
-    "404": "No such model.",
+    "404": "There is no such thing.",
     "408": "The request did not come in time.",
+    "409": "It exists.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
-    "422": "A parameter is wrong.",
+    "422": "The body or a parameter is wrong.",
     "429": "Too many requests, here or at the provider.",
     "500": "A bug.",
     "502": "The provider failed, after retries and fallback.",
     "503": "The queue is full, a store is away, or the process is draining.",
     "504": "The provider, or the queue, was too slow.",
 }
+
+INFERENCE_ERRORS = tuple(status for status in ERRORS if status not in {"409", "422"})
 
 
 def schema_of(name: str) -> Json:

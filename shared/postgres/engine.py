@@ -56,8 +56,11 @@ def make_engine(url: str, role: Role, *, pool_size: int = POOL_SIZE) -> AsyncEng
     )
 
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
 def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 async def is_up(engine: AsyncEngine) -> bool:

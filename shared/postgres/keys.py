@@ -1,23 +1,31 @@
-"""API keys in Postgres: made, listed, revoked, and read in batches by those who check them."""
+"""API keys in Postgres: made, listed, changed, and read in batches by those who check them."""
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import msgspec
 import uuid_utils
-from sqlalchemy import Row, Select, or_, select, update
+from sqlalchemy import Row, Select, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT, Caller
+from shared.caller import DEFAULT_TENANT, Caller, KeyLimits
 from shared.clock import Clock, utc
+from shared.errors import NotFound
+from shared.postgres.audit import GATEWAY, Actor, Change, record
+from shared.postgres.budgets import parse_uuid
 from shared.postgres.tables import api_keys, users
 
 LAST_USED_STEP = timedelta(seconds=300)
 """`last_used_at` is for people: one write per key and step is exact enough and costs nothing."""
+
+EVERY_MODEL = "*"
+"""Among allowed models: no restriction. A change has no other way to say so, its None being no
+change."""
 
 
 class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +38,27 @@ class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     best_lane: str = "priority"
     allowed_models: frozenset[str] | None = None
-    user_field: str = "tag"
+    user_field: str = "attribute"
     expires_at: datetime | None = None
     metadata: Mapping[str, Any] = {}
+    limits: KeyLimits = KeyLimits()
+    ip_allow_list: Sequence[str] = ()
+    """Networks; empty: from everywhere."""
+
+
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """None leaves a member as it is."""
+
+    name: str | None = None
+    is_active: bool | None = None
+    expires_at: datetime | None = None
+    metadata: Mapping[str, Any] | None = None
+    scopes: frozenset[str] | None = None
+    best_lane: str | None = None
+    allowed_models: frozenset[str] | None = None
+    user_field: str | None = None
+    limits: KeyLimits | None = None
+    ip_allow_list: Sequence[str] | None = None
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +78,10 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     created_at: datetime
     metadata: dict[str, Any]
+    limits: KeyLimits
+    ip_allow_list: list[str]
+    previous_valid_until: datetime | None
+    """Until when the secret before the last rotation works too."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +94,11 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Epoch seconds."""
     is_active: bool
     user_is_blocked: bool
+    previous_sha256: bytes | None = None
+    previous_valid_until: float = 0.0
+    """Epoch seconds: until then the secret before the last rotation works too."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where it may be used from; empty: from everywhere."""
 
 
 class KeyStore:
@@ -74,38 +109,61 @@ class KeyStore:
         self._clock = clock
 
     async def create(
-        self, options: KeyOptions | None = None, *, key: ApiKey | None = None
+        self,
+        options: KeyOptions | None = None,
+        *,
+        key: ApiKey | None = None,
+        actor: Actor = GATEWAY,
     ) -> tuple[ApiKey, KeyInfo]:
         """The key in the clear, for the only time, and what is known of it.
 
-        A `key` minted before may be given; a public id that exists raises IntegrityError.
+        A `key` minted before may be given; a public id that exists raises IntegrityError. Raises
+        NotFound for a user that was deleted.
         """
         options = options or KeyOptions()
         key = key or ApiKey.mint()
         key_id = uuid.UUID(bytes=uuid_utils.uuid7().bytes)
         user_id = options.user_id or f"apikey-{key_id}"
         async with self._engine.begin() as connection:
-            await self._ensure_user(connection, options, user_id)
+            await self._ensure_user(connection, options, user_id, actor)
             row = await connection.execute(
                 insert(api_keys)
                 .values(id=key_id, user_id=user_id, **_columns(options, key))
                 .returning(*_INFO)
             )
-            return key, _info(row.one())
+            info = _info(row.one())
+            await self._record(connection, actor, "key.create", after=info)
+            return key, info
 
     async def _ensure_user(
-        self, connection: AsyncConnection, options: KeyOptions, user_id: str
+        self, connection: AsyncConnection, options: KeyOptions, user_id: str, actor: Actor
     ) -> None:
         alias = (
             f"User {user_id}"
             if options.user_id
             else f"Virtual user for API key: {options.name or 'unnamed'}"
         )
-        await connection.execute(
+        made = await connection.scalar(
             insert(users)
             .values(tenant=options.tenant, user_id=user_id, alias=alias)
             .on_conflict_do_nothing()
+            .returning(users.c.user_id)
         )
+        if made is not None:
+            change = Change(action="user.create", object_id=user_id)
+            await record(connection, actor, change, self._clock)
+            return
+        # Held, so that the user is not deleted between this look and the key's insertion.
+        deleted_at = await connection.scalar(
+            select(users.c.deleted_at)
+            .where(users.c.tenant == options.tenant, users.c.user_id == user_id)
+            .with_for_update(read=True)
+        )
+        if deleted_at is not None:
+            raise NotFound(
+                f"User '{user_id}' has been deleted. Recreate via POST /v1/users first.",
+                code="user_not_found",
+            )
 
     async def fetch_many(self, public_ids: Sequence[str]) -> dict[str, KeyRecord]:
         """The records of those keys that exist, in one query."""
@@ -113,9 +171,18 @@ class KeyStore:
             rows = await connection.execute(_RECORDS.where(api_keys.c.public_id.in_(public_ids)))
             return {row.public_id: _record(row) for row in rows}
 
-    async def list_keys(self, *, skip: int = 0, limit: int = 100) -> list[KeyInfo]:
-        """In the order they were made."""
+    async def get(self, key_id: str) -> KeyInfo:
+        """By the key's id, or its public id. Raises NotFound."""
+        async with self._engine.connect() as connection:
+            return await _find(connection, key_id)
+
+    async def list_keys(
+        self, *, tenant: str | None = None, skip: int = 0, limit: int = 100
+    ) -> list[KeyInfo]:
+        """In the order they were made; of every tenant, or of one."""
         query = select(*_INFO).order_by(api_keys.c.created_at, api_keys.c.id)
+        if tenant is not None:
+            query = query.where(api_keys.c.tenant == tenant)
         async with self._engine.connect() as connection:
             rows = await connection.execute(query.offset(skip).limit(limit))
             return [_info(row) for row in rows]
@@ -124,16 +191,70 @@ class KeyStore:
         async with self._engine.connect() as connection:
             return await connection.scalar(select(api_keys.c.id).limit(1)) is not None
 
-    async def revoke(self, public_id: str) -> bool:
-        """Makes a key inactive, everywhere within a second; False where there is no such key."""
-        revoked = (
-            update(api_keys)
-            .where(api_keys.c.public_id == public_id)
-            .values(is_active=False)
-            .returning(api_keys.c.id)
-        )
+    async def update(self, key_id: str, change: KeyChange, actor: Actor) -> KeyInfo:
+        """Seen everywhere within a second. Raises NotFound."""
+        given = _changed_columns(change)
+        return await self._change(key_id, given, actor, "key.update")
+
+    async def rotate(
+        self, key_id: str, actor: Actor, *, overlap: timedelta = timedelta(0)
+    ) -> tuple[ApiKey, KeyInfo]:
+        """A new secret under the same public id, so that limits and spend go on as one key's.
+
+        The secret before works until the overlap ends; one that overlaps already ends now. Raises
+        NotFound.
+        """
+        minted = ApiKey.mint()
+        # On the right of an UPDATE a column is what it was before.
+        moved = {
+            "secret_sha256": minted.secret_sha256,
+            "previous_sha256": api_keys.c.secret_sha256 if overlap else None,
+            "previous_valid_until": utc(self._clock.now()) + overlap if overlap else None,
+        }
+        info = await self._change(key_id, moved, actor, "key.rotate")
+        return ApiKey(info.public_id, minted.secret), info
+
+    async def revoke(self, key_id: str, actor: Actor = GATEWAY) -> KeyInfo:
+        """Makes a key inactive, everywhere within a second. Raises NotFound."""
+        return await self._change(key_id, {"is_active": False}, actor, "key.revoke")
+
+    async def delete(self, key_id: str, actor: Actor) -> None:
+        """Its user and its spend rows stay. Raises NotFound."""
         async with self._engine.begin() as connection:
-            return await connection.scalar(revoked) is not None
+            before = await _find(connection, key_id, to_change=True)
+            await connection.execute(delete(api_keys).where(api_keys.c.id == before.id))
+            await self._record(connection, actor, "key.delete", before=before)
+
+    async def _change(
+        self, key_id: str, columns: Mapping[str, Any], actor: Actor, action: str
+    ) -> KeyInfo:
+        async with self._engine.begin() as connection:
+            before = await _find(connection, key_id, to_change=True)
+            if not columns:
+                return before
+            row = await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.id == before.id)
+                .values(**columns)
+                .returning(*_INFO)
+            )
+            after = _info(row.one())
+            await self._record(connection, actor, action, before=before, after=after)
+            return after
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        actor: Actor,
+        action: str,
+        *,
+        before: KeyInfo | None = None,
+        after: KeyInfo | None = None,
+    ) -> None:
+        shown = after or before
+        assert shown is not None  # noqa: S101 - a change has at least one side
+        change = Change(action=action, object_id=str(shown.id), before=before, after=after)
+        await record(connection, actor, change, self._clock)
 
     async def mark_used(self, public_ids: Iterable[str]) -> None:
         """Writes `last_used_at` of keys whose last mark is older than the step."""
@@ -155,13 +276,28 @@ class KeyStore:
 
 _INFO = [api_keys.c[name] for name in KeyInfo.__struct_fields__]
 
-_RECORDS: Select[Any] = select(api_keys, users.c.blocked.label("user_is_blocked")).join(
-    users, (users.c.tenant == api_keys.c.tenant) & (users.c.user_id == api_keys.c.user_id)
-)
+_RECORDS: Select[Any] = select(
+    api_keys,
+    users.c.blocked.label("user_is_blocked"),
+    # One that somebody made active again stays useless while its user is deleted.
+    (api_keys.c.is_active & users.c.deleted_at.is_(None)).label("is_usable"),
+).join(users, (users.c.tenant == api_keys.c.tenant) & (users.c.user_id == api_keys.c.user_id))
+
+
+async def _find(connection: AsyncConnection, key_id: str, *, to_change: bool = False) -> KeyInfo:
+    """Raises NotFound."""
+    query = select(*_INFO).where(
+        or_(api_keys.c.id == parse_uuid(key_id), api_keys.c.public_id == key_id)
+    )
+    if to_change:
+        query = query.with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound(f"API key with id '{key_id}' not found", code="key_not_found")
+    return _info(row)
 
 
 def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
-    allowed = options.allowed_models
     return {
         "public_id": key.public_id,
         "secret_sha256": key.secret_sha256,
@@ -169,15 +305,31 @@ def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
         "tenant": options.tenant,
         "scopes": sorted(options.scopes),
         "best_lane": options.best_lane,
-        "allowed_models": None if allowed is None else sorted(allowed),
+        "allowed_models": _allowed(options.allowed_models),
         "user_field": options.user_field,
         "expires_at": options.expires_at,
         "metadata": dict(options.metadata),
+        "limits": options.limits,
+        "ip_allow_list": list(options.ip_allow_list),
     }
 
 
+def _changed_columns(change: KeyChange) -> dict[str, Any]:
+    given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not None}
+    if change.scopes is not None:
+        given["scopes"] = sorted(change.scopes)
+    if change.allowed_models is not None:
+        given["allowed_models"] = _allowed(change.allowed_models)
+    return given
+
+
+def _allowed(models: frozenset[str] | None) -> list[str] | None:
+    return None if models is None or EVERY_MODEL in models else sorted(models)
+
+
 def _info(row: Row[Any]) -> KeyInfo:
-    return KeyInfo(**row._mapping)
+    limits = msgspec.convert(row.limits, KeyLimits)
+    return KeyInfo(**{**row._mapping, "limits": limits})
 
 
 def _record(row: Row[Any]) -> KeyRecord:
@@ -191,11 +343,15 @@ def _record(row: Row[Any]) -> KeyRecord:
         allowed_models=None if allowed is None else frozenset(allowed),
         user_field=row.user_field,
     )
+    until = row.previous_valid_until
     return KeyRecord(
         public_id=row.public_id,
         secret_sha256=row.secret_sha256,
         caller=caller,
         expires_at=None if row.expires_at is None else row.expires_at.timestamp(),
-        is_active=row.is_active,
+        is_active=row.is_usable,
         user_is_blocked=row.user_is_blocked,
+        previous_sha256=row.previous_sha256,
+        previous_valid_until=0.0 if until is None else until.timestamp(),
+        networks=tuple(map(ip_network, row.ip_allow_list)),
     )

@@ -37,6 +37,10 @@ IDS = ("x-request-id", "otari-request-id", "x-otari-request-id")
 
 @pytest.fixture
 async def environment(database_url, valkey_db, clickhouse_url) -> dict[str, str]:
+    return await prepared(database_url, valkey_db, clickhouse_url)
+
+
+async def prepared(database_url: str, valkey_db: str, clickhouse_url: str) -> dict[str, str]:
     """What a process needs to start, on stores of its own."""
     engine = make_engine(database_url, "release")
     await migrate(engine)

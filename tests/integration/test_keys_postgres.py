@@ -13,7 +13,7 @@ from typing_extensions import override
 from api.key_cache import VALID_SECONDS, KeyCache
 from shared.api_key import ApiKey, is_secret
 from shared.clock import StillClock, SystemClock
-from shared.errors import Overloaded
+from shared.errors import NotFound, Overloaded
 from shared.postgres.engine import STORE_ERRORS, is_up, make_engine
 from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import migrate
@@ -105,9 +105,10 @@ async def test_keys_are_listed_in_the_order_they_were_made(store):
 async def test_a_revoked_key_is_inactive_and_an_unknown_one_is_not_revoked(store):
     assert not await store.has_any()
     key, _ = await store.create()
-    assert await store.revoke(key.public_id)
+    assert not (await store.revoke(key.public_id)).is_active
     assert not (await store.fetch_many([key.public_id]))[key.public_id].is_active
-    assert not await store.revoke("unknown00000")
+    with pytest.raises(NotFound):
+        await store.revoke("unknown00000")
 
 
 async def test_a_blocked_user_shows_on_every_key_of_theirs(store, engine):

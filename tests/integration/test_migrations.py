@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from alembic import command
@@ -136,3 +137,22 @@ def test_the_migrations_are_in_the_package():
         cwd=MIGRATIONS.parents[2], capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert found.stdout.strip() == "True"
+
+
+async def test_keys_made_before_the_second_migration_call_a_label_an_attribute(engine):
+    def to(revision: str, connection: Connection) -> None:
+        command.upgrade(alembic_config(connection), revision)
+
+    async with engine.connect() as connection:
+        await connection.run_sync(partial(to, "0001"))
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO users (tenant, user_id) VALUES ('t', 'u')"))
+        await connection.execute(
+            text(
+                "INSERT INTO api_keys (id, public_id, secret_sha256, tenant, user_id)"
+                " VALUES (gen_random_uuid(), 'p', sha256('s'), 't', 'u')"
+            )
+        )
+    await migrate(engine)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT user_field FROM api_keys")) == "attribute"

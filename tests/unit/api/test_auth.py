@@ -1,4 +1,6 @@
 from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ class Watch:
 
 def authenticator(
     *, mode: str = "required", master: bytes = MASTER, is_active: bool = True,
-    expires_at: float | None = None, user_is_blocked: bool = False,
+    expires_at: float | None = None, user_is_blocked: bool = False, **more: Any,
 ) -> Authenticator:  # fmt: skip
     cache = KeyCache(NoReader(), CLOCK)
     for key in (KEY, OTHER):
@@ -47,6 +49,7 @@ def authenticator(
             expires_at=expires_at,
             is_active=is_active,
             user_is_blocked=user_is_blocked,
+            **more,
         )
         cache._entries[key.public_id.encode()] = Entry(record, CLOCK.monotonic() + 1, 0.0)
     return Authenticator(keys=cache, catalog=Watch(mode), master_key=master.decode(), clock=CLOCK)
@@ -132,6 +135,39 @@ async def test_a_key_that_may_not_be_used_is_refused_with_its_reason(state, erro
     with pytest.raises(error) as caught:
         await auth.caller(headers)
     assert caught.value.message == message
+
+
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"])
+async def test_a_key_bound_to_networks_works_from_inside_them(address):
+    auth = authenticator(networks=NETWORKS)
+    headers = [(b"x-api-key", TOKEN)]
+    assert auth.cached(headers, address) is not None
+    assert (await auth.caller(headers, address)).key_id == KEY.public_id
+
+
+@pytest.mark.parametrize("address", ["11.1.2.3", "::ffff:11.1.2.3", "::1", "/run/socket", "", None])
+async def test_a_key_bound_to_networks_is_refused_from_anywhere_else(address):
+    auth = authenticator(networks=NETWORKS)
+    headers = [(b"x-api-key", TOKEN)]
+    assert auth.cached(headers, address) is None
+    with pytest.raises(NotPermitted) as caught:
+        await auth.caller(headers, address)
+    assert caught.value.code == "address_not_allowed"
+
+
+@pytest.mark.parametrize(("until", "works"), [(CLOCK.now() + 1, True), (CLOCK.now(), False)])
+async def test_the_secret_before_a_rotation_works_until_the_overlap_ends(until, works):
+    before = ApiKey(KEY.public_id, OTHER.secret)
+    auth = authenticator(previous_sha256=before.secret_sha256, previous_valid_until=until)
+    headers = [(b"x-api-key", before.text.encode())]
+    assert (auth.cached(headers) is not None) == works
+    assert auth.cached([(b"x-api-key", TOKEN)]) is not None
+    if not works:
+        with pytest.raises(NotAuthenticated):
+            await auth.caller(headers)
 
 
 async def test_a_key_that_expires_later_works():

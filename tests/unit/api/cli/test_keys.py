@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.cli.keys import key_table
+from shared.caller import KeyLimits
 from shared.postgres.keys import KeyInfo
 
 
@@ -18,12 +19,15 @@ def a_key(**changes: Any) -> KeyInfo:
         "scopes": [],
         "best_lane": "priority",
         "allowed_models": None,
-        "user_field": "tag",
+        "user_field": "attribute",
         "expires_at": None,
         "is_active": True,
         "last_used_at": None,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
         "metadata": {},
+        "limits": KeyLimits(),
+        "ip_allow_list": [],
+        "previous_valid_until": None,
     }
     return KeyInfo(**{**values, **changes})
 

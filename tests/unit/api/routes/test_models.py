@@ -48,7 +48,7 @@ class Somebody:
 
     caller_is: Caller = ANONYMOUS_CALLER
 
-    async def caller(self, headers) -> Caller:
+    async def caller(self, headers, address) -> Caller:
         return self.caller_is
 
 

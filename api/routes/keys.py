@@ -1,0 +1,142 @@
+"""/v1/keys: made, listed, changed, rotated and deleted, with the master key."""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from api.management import Management, actor_of, answer, moment, nothing, route_for
+from api.schemas.bodies import (
+    InPath,
+    KeyChangeBody,
+    Limit,
+    LimitsBody,
+    NewKeyBody,
+    RotationBody,
+    Skip,
+    Wanted,
+)
+from api.schemas.management import documented
+from shared.api_key import PREFIX, ApiKey
+from shared.caller import KeyLimits
+from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
+
+
+def router(management: Management, prefix: str) -> APIRouter:
+    routes = APIRouter(
+        prefix=f"{prefix}/keys",
+        tags=["keys"],
+        route_class=route_for(management, "master"),
+        include_in_schema=prefix == "/v1",
+    )
+    keys = management.keys
+
+    @routes.post("", **documented("create_key", "NewKey", "404"))
+    async def create_key(request: Request, body: NewKeyBody) -> Response:
+        """Make a key. Its secret is shown this once."""
+        key, info = await keys.create(options_of(body), actor=actor_of(request))
+        return answer(_with_secret(key, info))
+
+    @routes.get("", **documented("list_keys", "KeyList"))
+    async def list_keys(tenant: Wanted = None, skip: Skip = 0, limit: Limit = 100) -> Response:
+        """All keys, in the order they were made."""
+        found = await keys.list_keys(tenant=tenant, skip=skip, limit=limit)
+        return answer([document_of(info) for info in found])
+
+    @routes.get("/{key_id}", **documented("get_key", "Key", "404"))
+    async def get_key(key_id: InPath) -> Response:
+        """One key, by its id or its public id."""
+        return answer(document_of(await keys.get(key_id)))
+
+    @routes.patch("/{key_id}", **documented("update_key", "Key", "404"))
+    async def update_key(request: Request, key_id: InPath, body: KeyChangeBody) -> Response:
+        """Change a key, in every process within a second."""
+        return answer(document_of(await keys.update(key_id, change_of(body), actor_of(request))))
+
+    @routes.delete("/{key_id}", **documented("delete_key", None, "404"))
+    async def delete_key(request: Request, key_id: InPath) -> Response:
+        """Delete a key. Its user and its usage stay."""
+        await keys.delete(key_id, actor_of(request))
+        return nothing()
+
+    @routes.post("/{key_id}/rotate", **documented("rotate_key", "NewKey", "404"))
+    async def rotate_key(
+        request: Request, key_id: InPath, body: RotationBody | None = None
+    ) -> Response:
+        """Give a key a new secret; the old one works for `overlap_seconds` more."""
+        overlap = timedelta(seconds=body.overlap_seconds if body else 0)
+        key, info = await keys.rotate(key_id, actor_of(request), overlap=overlap)
+        return answer(_with_secret(key, info))
+
+    return routes
+
+
+def options_of(body: NewKeyBody) -> KeyOptions:
+    models = body.allowed_models
+    return KeyOptions(
+        name=body.key_name,
+        user_id=body.user_id,
+        tenant=body.tenant,
+        scopes=frozenset(body.scopes),
+        best_lane=body.best_lane,
+        allowed_models=None if models is None else frozenset(models),
+        user_field=body.user_field,
+        expires_at=body.expires_at,
+        metadata=body.metadata,
+        limits=_limits(body.limits),
+        ip_allow_list=body.ip_allow_list,
+    )
+
+
+def change_of(body: KeyChangeBody) -> KeyChange:
+    return KeyChange(
+        name=body.key_name,
+        is_active=body.is_active,
+        expires_at=body.expires_at,
+        metadata=body.metadata,
+        scopes=None if body.scopes is None else frozenset(body.scopes),
+        best_lane=body.best_lane,
+        allowed_models=None if body.allowed_models is None else frozenset(body.allowed_models),
+        user_field=body.user_field,
+        limits=None if body.limits is None else _limits(body.limits),
+        ip_allow_list=body.ip_allow_list,
+    )
+
+
+def _limits(body: LimitsBody) -> KeyLimits:
+    return KeyLimits(**body.model_dump())
+
+
+def document_of(info: KeyInfo) -> dict[str, Any]:
+    return {**_common(info), "last_used_at": moment(info.last_used_at)}
+
+
+def _with_secret(key: ApiKey, info: KeyInfo) -> dict[str, Any]:
+    return {"id": str(info.id), "key": key.text, **_common(info)}
+
+
+def _common(info: KeyInfo) -> dict[str, Any]:
+    """Otari's members, those its later clients insist on, then our own."""
+    return {
+        "id": str(info.id),
+        "key_name": info.name,
+        "user_id": info.user_id,
+        "created_at": moment(info.created_at),
+        "expires_at": moment(info.expires_at),
+        "is_active": info.is_active,
+        "metadata": info.metadata,
+        "key_prefix": f"{PREFIX}{info.public_id}",
+        "exclude_from_budget": False,
+        "workspace_id": str(uuid.uuid5(uuid.NAMESPACE_OID, info.tenant)),
+        "tenant": info.tenant,
+        "public_id": info.public_id,
+        "scopes": info.scopes,
+        "best_lane": info.best_lane,
+        "allowed_models": info.allowed_models,
+        "user_field": info.user_field,
+        "limits": msgspec.structs.asdict(info.limits),
+        "ip_allow_list": info.ip_allow_list,
+        "previous_valid_until": moment(info.previous_valid_until),
+    }

@@ -1,0 +1,174 @@
+"""Prices in Postgres: for each model key, one row for each time from which on it is charged."""
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Delete, Row, Select, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.clock import Clock, utc
+from shared.errors import NotFound
+from shared.postgres.audit import Actor, Change, record
+from shared.postgres.tables import pricing
+from shared.price import Price
+from shared.spend import encode_price
+
+
+class PriceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    model_key: str
+    effective_at: datetime
+    price: Price
+    created_at: datetime
+    updated_at: datetime
+
+
+class PriceStore:
+    """Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away.
+
+    Reads and deletes take a key in either form, `provider:model` or `provider/model`: the first of
+    the key as given, with a colon, with a slash, that has rows is meant.
+    """
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def put(
+        self, model_key: str, price: Price, actor: Actor, *, effective_at: datetime | None = None
+    ) -> PriceInfo:
+        """Adds a row, or changes the one of this key and time. Now, where no time is given."""
+        at = effective_at or utc(self._clock.now())
+        present = _newest_first(model_key).where(pricing.c.effective_at == at)
+        async with self._engine.begin() as connection:
+            before = await _one(connection, present.with_for_update())
+            values = _columns(price)
+            made = (
+                insert(pricing)
+                .values(model_key=model_key, effective_at=at, **values)
+                .on_conflict_do_update(
+                    index_elements=[pricing.c.model_key, pricing.c.effective_at],
+                    set_={**values, "updated_at": func.now()},
+                )
+                .returning(*_INFO)
+            )
+            after = _info((await connection.execute(made)).one())
+            await self._record(connection, actor, "pricing.put", before=before, after=after)
+            return after
+
+    async def list_prices(self, *, skip: int = 0, limit: int = 100) -> Sequence[PriceInfo]:
+        """By key, then the newest first."""
+        query = select(*_INFO).order_by(
+            pricing.c.model_key.collate("C"), pricing.c.effective_at.desc()
+        )
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query.offset(skip).limit(limit))
+            return [_info(row) for row in rows]
+
+    async def in_force(self, model_key: str, *, as_of: datetime | None = None) -> PriceInfo:
+        """The newest row that is not later than a time, now if none is given. Raises NotFound."""
+        at = as_of or utc(self._clock.now())
+        async with self._engine.connect() as connection:
+            for key in forms(model_key):
+                found = await _one(
+                    connection, _newest_first(key).where(pricing.c.effective_at <= at).limit(1)
+                )
+                if found is not None:
+                    return found
+        raise _no_price(model_key)
+
+    async def history(self, model_key: str) -> Sequence[PriceInfo]:
+        """All rows of a key, newest first. Raises NotFound."""
+        async with self._engine.connect() as connection:
+            for key in forms(model_key):
+                rows = [_info(row) for row in await connection.execute(_newest_first(key))]
+                if rows:
+                    return rows
+        raise _no_price(model_key)
+
+    async def delete(
+        self, model_key: str, actor: Actor, *, effective_at: datetime | None = None
+    ) -> None:
+        """One row, or all of a key. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            for key in forms(model_key):
+                gone = await connection.execute(_deletion(key, effective_at).returning(*_INFO))
+                infos = [_info(row) for row in gone]
+                for info in infos:
+                    await self._record(connection, actor, "pricing.delete", before=info)
+                if infos:
+                    return
+        raise _no_price(model_key, effective_at)
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        actor: Actor,
+        action: str,
+        *,
+        before: PriceInfo | None = None,
+        after: PriceInfo | None = None,
+    ) -> None:
+        shown = after or before
+        assert shown is not None  # noqa: S101 - a change has at least one side
+        change = Change(action=action, object_id=shown.model_key, before=before, after=after)
+        await record(connection, actor, change, self._clock)
+
+
+def forms(model_key: str) -> list[str]:
+    """The key as given, and its forms with a colon and with a slash, each once."""
+    found = [model_key]
+    with contextlib.suppress(ValueError):
+        provider, model = split_key(model_key)
+        found += [f"{provider}:{model}", f"{provider}/{model}"]
+    return list(dict.fromkeys(found))
+
+
+def split_key(model_key: str) -> tuple[str, str]:
+    """Provider and model: the first `:` or `/` splits. Raises ValueError without two halves."""
+    at = min((model_key.find(sign) for sign in ":/" if sign in model_key), default=-1)
+    provider, model = model_key[: max(at, 0)].strip(), model_key[at + 1 :]
+    if at < 0 or not provider or not model:
+        raise ValueError(model_key)
+    return provider, model
+
+
+def _newest_first(model_key: str) -> Select[Any]:
+    query = select(*_INFO).where(pricing.c.model_key == model_key)
+    return query.order_by(pricing.c.effective_at.desc())
+
+
+def _deletion(model_key: str, effective_at: datetime | None) -> Delete:
+    statement = delete(pricing).where(pricing.c.model_key == model_key)
+    if effective_at is not None:
+        statement = statement.where(pricing.c.effective_at == effective_at)
+    return statement
+
+
+async def _one(connection: AsyncConnection, query: Select[Any]) -> PriceInfo | None:
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _info(row)
+
+
+def _no_price(model_key: str, effective_at: datetime | None = None) -> NotFound:
+    time = "" if effective_at is None else f" with effective_at {effective_at.isoformat()}"
+    return NotFound(f"Pricing for model '{model_key}'{time} not found", code="pricing_not_found")
+
+
+_INFO = [pricing.c[name] for name in PriceInfo.__struct_fields__]
+_decode_price = msgspec.json.Decoder(Price).decode
+
+
+def _columns(price: Price) -> dict[str, Any]:
+    return {
+        "input_price_per_million": price.input,
+        "output_price_per_million": price.output,
+        "price": encode_price(price).decode(),
+    }
+
+
+def _info(row: Row[Any]) -> PriceInfo:
+    return PriceInfo(**{**row._mapping, "price": _decode_price(row.price)})

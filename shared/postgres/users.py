@@ -1,0 +1,202 @@
+"""Users in Postgres: whom keys belong to and spend is billed to."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.caller import DEFAULT_TENANT
+from shared.clock import Clock, utc
+from shared.errors import Conflict, NotFound
+from shared.postgres.audit import Actor, Change, record
+from shared.postgres.budgets import find_budget
+from shared.postgres.tables import api_keys, users
+from shared.spend import Spender
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True):
+    user_id: str
+    tenant: str = DEFAULT_TENANT
+    alias: str | None = None
+    budget_id: str | None = None
+    blocked: bool = False
+    metadata: Mapping[str, Any] = {}
+
+
+class UserChange(msgspec.Struct, frozen=True, kw_only=True):
+    """None leaves a member as it is."""
+
+    alias: str | None = None
+    budget_id: str | None = None
+    """Naming one, the present one too, starts a window and keeps the spend."""
+    blocked: bool | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class UserInfo(msgspec.Struct, frozen=True, kw_only=True):
+    tenant: str
+    user_id: str
+    alias: str | None
+    budget_id: uuid.UUID | None
+    budget_started_at: datetime | None
+    next_budget_reset_at: datetime | None
+    spend_since: datetime | None
+    blocked: bool
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any]
+
+    @property
+    def spender(self) -> Spender:
+        return Spender(self.tenant, self.user_id, self.spend_since)
+
+
+class UserStore:
+    """Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away.
+
+    A deleted user is hidden from all of them but `create`, which revives it.
+    """
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def create(self, new: NewUser, actor: Actor) -> UserInfo:
+        """Raises Conflict, and NotFound for the budget."""
+        async with self._engine.begin() as connection:
+            values = {
+                "alias": new.alias,
+                "blocked": new.blocked,
+                "metadata": dict(new.metadata),
+                **await self._window(connection, new.tenant, new.budget_id),
+            }
+            made = (
+                insert(users)
+                .values(tenant=new.tenant, user_id=new.user_id, **values)
+                .on_conflict_do_update(
+                    index_elements=[users.c.tenant, users.c.user_id],
+                    set_={**values, **self._revived()},
+                    where=users.c.deleted_at.is_not(None),
+                )
+                .returning(*_INFO)
+            )
+            row = (await connection.execute(made)).one_or_none()
+            if row is None:
+                raise Conflict(f"User with id '{new.user_id}' already exists", code="user_exists")
+            info = _info(row)
+            await self._record(connection, actor, "user.create", after=info)
+            return info
+
+    def _revived(self) -> dict[str, Any]:
+        """Keys stay inactive, and rows from before do not count as spend."""
+        return {
+            "deleted_at": None,
+            "updated_at": func.now(),
+            "spend_since": utc(self._clock.now()),
+        }
+
+    async def get(self, user_id: str, *, tenant: str = DEFAULT_TENANT) -> UserInfo:
+        """Raises NotFound."""
+        async with self._engine.connect() as connection:
+            return await self._find(connection, tenant, user_id)
+
+    async def list_users(
+        self, *, tenant: str | None = None, skip: int = 0, limit: int = 100
+    ) -> Sequence[UserInfo]:
+        """In the order they were made; of every tenant, or of one."""
+        query = select(*_INFO).where(users.c.deleted_at.is_(None))
+        if tenant is not None:
+            query = query.where(users.c.tenant == tenant)
+        query = query.order_by(users.c.created_at, users.c.user_id, users.c.tenant)
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query.offset(skip).limit(limit))
+            return [_info(row) for row in rows]
+
+    async def update(
+        self, user_id: str, change: UserChange, actor: Actor, *, tenant: str = DEFAULT_TENANT
+    ) -> UserInfo:
+        """Raises NotFound, for the user and for the budget."""
+        given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not None}
+        async with self._engine.begin() as connection:
+            before = await self._find(connection, tenant, user_id, to_change=True)
+            if not given:
+                return before
+            if change.budget_id is not None:
+                given |= await self._window(connection, tenant, change.budget_id)
+            changed = (
+                update(users)
+                .where(users.c.tenant == tenant, users.c.user_id == user_id)
+                .values(**given, updated_at=func.now())
+                .returning(*_INFO)
+            )
+            after = _info((await connection.execute(changed)).one())
+            await self._record(connection, actor, "user.update", before=before, after=after)
+            return after
+
+    async def delete(self, user_id: str, actor: Actor, *, tenant: str = DEFAULT_TENANT) -> None:
+        """Hides the user and makes all their keys inactive. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            before = await self._find(connection, tenant, user_id, to_change=True)
+            await connection.execute(
+                update(users)
+                .where(users.c.tenant == tenant, users.c.user_id == user_id)
+                .values(deleted_at=utc(self._clock.now()), updated_at=func.now())
+            )
+            await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.tenant == tenant, api_keys.c.user_id == user_id)
+                .values(is_active=False)
+            )
+            await self._record(connection, actor, "user.delete", before=before)
+
+    async def _find(
+        self, connection: AsyncConnection, tenant: str, user_id: str, *, to_change: bool = False
+    ) -> UserInfo:
+        query = select(*_INFO).where(
+            users.c.tenant == tenant, users.c.user_id == user_id, users.c.deleted_at.is_(None)
+        )
+        if to_change:
+            query = query.with_for_update()
+        row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")
+        return _info(row)
+
+    async def _window(
+        self, connection: AsyncConnection, tenant: str, budget_id: str | None
+    ) -> dict[str, Any]:
+        """The columns of a window of this budget that starts now; all empty without one."""
+        if budget_id is None:
+            return {"budget_id": None, "budget_started_at": None, "next_budget_reset_at": None}
+        budget, now = await find_budget(connection, budget_id, tenant=tenant), self._clock.now()
+        return {
+            "budget_id": budget.budget_id,
+            "budget_started_at": utc(now),
+            "next_budget_reset_at": budget.next_reset(utc(now)),
+        }
+
+    async def _record(
+        self,
+        connection: AsyncConnection,
+        actor: Actor,
+        action: str,
+        *,
+        before: UserInfo | None = None,
+        after: UserInfo | None = None,
+    ) -> None:
+        shown = after or before
+        assert shown is not None  # noqa: S101 - a change has at least one side
+        change = Change(action=action, object_id=shown.user_id, before=before, after=after)
+        await record(connection, actor, change, self._clock)
+
+
+_INFO = [users.c[name] for name in UserInfo.__struct_fields__]
+
+
+def _info(row: Row[Any]) -> UserInfo:
+    return UserInfo(**row._mapping)
