@@ -75,6 +75,8 @@ lock: $(STAMP) ## Compile requirements.lock and requirements.base.lock from pypr
 		--no-emit-package pyarrow -o requirements.lock
 	@$(COMPILE) pyproject.toml -c requirements.lock -o requirements.base.lock
 	@$(COMPILE) tests/e2e/langchain/requirements.in -o tests/e2e/langchain/requirements.lock
+	@for version in 0.3 0.4; do $(COMPILE) tests/e2e/otari/requirements-$$version.in \
+		-o tests/e2e/otari/requirements-$$version.lock; done
 
 docs: $(STAMP) ## Write the pages that are made from the code
 	@$(BIN)/python .ci/cli_page.py

@@ -104,7 +104,8 @@ def links(document: dict[str, Any]) -> set[tuple[str, str]]:
     return {
         (label, labels[link["operationId"]])
         for label, operation in operations.items()
-        for link in operation["responses"]["200"].get("links", {}).values()
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
     }
 
 
