@@ -19,6 +19,8 @@ from shared.errors import NotFound
 from shared.postgres.audit import GATEWAY, Actor, Change, record
 from shared.postgres.budgets import parse_uuid
 from shared.postgres.tables import api_keys, users
+from shared.postgres.users import COLUMNS as USER_COLUMNS
+from shared.postgres.users import info_of as user_of
 
 LAST_USED_STEP = timedelta(seconds=300)
 """`last_used_at` is for people: one write per key and step is exact enough and costs nothing."""
@@ -143,14 +145,14 @@ class KeyStore:
             if options.user_id
             else f"Virtual user for API key: {options.name or 'unnamed'}"
         )
-        made = await connection.scalar(
+        made = await connection.execute(
             insert(users)
             .values(tenant=options.tenant, user_id=user_id, alias=alias)
             .on_conflict_do_nothing()
-            .returning(users.c.user_id)
+            .returning(*USER_COLUMNS)
         )
-        if made is not None:
-            change = Change(action="user.create", object_id=user_id)
+        if (user := made.one_or_none()) is not None:
+            change = Change(action="user.create", object_id=user_id, after=user_of(user))
             await record(connection, actor, change, self._clock)
             return
         # Held, so that the user is not deleted between this look and the key's insertion.

@@ -377,3 +377,18 @@ async def test_a_price_is_kept_to_its_last_digit(client):
     price = json.loads(answer.content, parse_float=Decimal)
     assert price["input_price_per_million"] == Decimal("0.123456789012")
     assert price["output_price_per_million"] == Decimal("999998.000000000001")
+
+
+async def test_with_clickhouse_away_a_user_can_still_be_blocked(environment):
+    away = {**environment, "CLICKHOUSE_URL": "http://127.0.0.1:1"}
+    async with (
+        started(away) as process,
+        httpx.AsyncClient(base_url=process.base_url, timeout=10, headers=bearer(MASTER)) as client,
+    ):
+        key = await made(client, "/v1/keys", user_id="u1")
+        assert await status(client, key["key"]) == 200
+        assert_refused(await client.get("/v1/users/u1"), 500, "Database error")
+        answer = await client.patch("/v1/users/u1", json={"blocked": True})
+        assert_refused(answer, 500, "Database error")
+        await becomes(client, key["key"], 403)
+        assert (await client.delete("/v1/users/u1")).status_code == 204
