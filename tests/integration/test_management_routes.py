@@ -343,6 +343,8 @@ async def test_a_caller_is_checked_before_their_body(client):
             headers = {"content-type": "application/json", **bearer(token)}
             answer = await client.post(f"/v1/{family}", content=b"{", headers=headers)
             assert_refused(answer, 401, text)
+    assert (await client.put("/v1/users/u1")).headers["allow"] == "DELETE, GET, PATCH"
+    assert (await client.put("/v1/pricing/a:b")).headers["allow"] == "DELETE, GET"
     for path in ("/v1/keys", "/v1/users", "/v1/budgets", "/v1/audit"):
         assert (await client.get(path, headers=bearer(key))).status_code == 401
     assert (await client.get("/v1/pricing", headers=bearer("x"))).status_code == 401
