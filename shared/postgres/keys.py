@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -299,6 +300,12 @@ async def _find(connection: AsyncConnection, key_id: str, *, to_change: bool = F
     return _info(row)
 
 
+@lru_cache(maxsize=4096)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Remembered: keys in use are read again several times a second."""
+    return ip_network(text)
+
+
 def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
     return {
         "public_id": key.public_id,
@@ -355,5 +362,5 @@ def _record(row: Row[Any]) -> KeyRecord:
         user_is_blocked=row.user_is_blocked,
         previous_sha256=row.previous_sha256,
         previous_valid_until=0.0 if until is None else until.timestamp(),
-        networks=tuple(map(ip_network, row.ip_allow_list)),
+        networks=tuple(map(_network, row.ip_allow_list)),
     )
