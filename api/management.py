@@ -70,7 +70,13 @@ class ManagementRoute(APIRoute):
             try:
                 return await answer(ExactRequest(request.scope, request.receive))
             except (*STORE_ERRORS, ClickHouseAway) as error:
-                log.exception("A store failed", action="store_failed", error=type(error).__name__)
+                # The name alone: the error's text holds the statement's values.
+                log.error(
+                    "A store failed",
+                    action="store_failed",
+                    error=type(error).__name__,
+                    request_id=request_id_of(request.scope),
+                )
                 raise Internal("Database error", code="database_error") from error
 
         return handle

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Send
 
 from shared.errors import (
@@ -34,6 +35,8 @@ from shared.errors import (
 )
 
 JSON = b"application/json"
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+"""Those that a route of ours may have."""
 INTERNAL = Internal("An internal error occurred.").body()
 ROUTE_NOT_FOUND = NotFound("Not Found", code="route_not_found").body()
 
@@ -101,13 +104,16 @@ async def on_gateway_error(_request: Request, error: Exception) -> Response:
     return respond(error.body())
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """What the framework raises by itself: no such route, wrong method, unreadable body."""
     assert isinstance(error, HTTPException)  # noqa: S101
     # FastAPI wraps whatever breaks the reading of a body; our own errors keep their meaning.
     if isinstance(error.__cause__, GatewayError):
         return respond(error.__cause__.body())
-    return respond(body_of_status(error.status_code, str(error.detail)), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == MethodNotAllowed.status:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return respond(body_of_status(error.status_code, str(error.detail)), headers)
 
 
 async def on_validation_error(_request: Request, error: Exception) -> Response:
@@ -130,6 +136,16 @@ async def on_validation_error(_request: Request, error: Exception) -> Response:
 async def on_bug(_request: Request, _error: Exception) -> Response:
     """The framework raises the error again after this answer; the outermost layer logs it."""
     return respond(INTERNAL)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes of this path: the framework names those of the first alone."""
+    return {
+        method
+        for method in METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] == Match.FULL
+    }
 
 
 def body_of_status(status: int, message: str) -> ErrorBody:

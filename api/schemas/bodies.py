@@ -20,6 +20,8 @@ MAX_NAME = 255
 MAX_MODEL_KEY = 512
 MAX_TEXT = 10_000
 MAX_ITEMS = 1_000
+MAX_NETWORKS = 100
+"""Each request of such a key looks through them."""
 MAX_USD = 999_999_999_999
 """Of a budget: far above any, and exact in the counters of Valkey's scripts and in ClickHouse."""
 MAX_PRICE = 999_999
@@ -93,7 +95,7 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_storable)]
 Network = Annotated[str, StringConstraints(max_length=MAX_NAME), AfterValidator(_network)]
 Scopes = Annotated[list[Scope], Field(max_length=MAX_ITEMS)]
 Models = Annotated[list[ModelKey], Field(max_length=MAX_ITEMS)]
-Networks = Annotated[list[Network], Field(max_length=MAX_ITEMS)]
+Networks = Annotated[list[Network], Field(max_length=MAX_NETWORKS)]
 UserField = Literal["attribute", "bill"]
 Usd = Annotated[
     Decimal,

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -19,6 +20,8 @@ from shared.errors import NotFound
 from shared.postgres.audit import GATEWAY, Actor, Change, record
 from shared.postgres.budgets import parse_uuid
 from shared.postgres.tables import api_keys, users
+from shared.postgres.users import COLUMNS as USER_COLUMNS
+from shared.postgres.users import info_of as user_of
 
 LAST_USED_STEP = timedelta(seconds=300)
 """`last_used_at` is for people: one write per key and step is exact enough and costs nothing."""
@@ -143,14 +146,14 @@ class KeyStore:
             if options.user_id
             else f"Virtual user for API key: {options.name or 'unnamed'}"
         )
-        made = await connection.scalar(
+        made = await connection.execute(
             insert(users)
             .values(tenant=options.tenant, user_id=user_id, alias=alias)
             .on_conflict_do_nothing()
-            .returning(users.c.user_id)
+            .returning(*USER_COLUMNS)
         )
-        if made is not None:
-            change = Change(action="user.create", object_id=user_id)
+        if (user := made.one_or_none()) is not None:
+            change = Change(action="user.create", object_id=user_id, after=user_of(user))
             await record(connection, actor, change, self._clock)
             return
         # Held, so that the user is not deleted between this look and the key's insertion.
@@ -297,6 +300,12 @@ async def _find(connection: AsyncConnection, key_id: str, *, to_change: bool = F
     return _info(row)
 
 
+@lru_cache(maxsize=4096)
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Remembered: keys in use are read again several times a second."""
+    return ip_network(text)
+
+
 def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
     return {
         "public_id": key.public_id,
@@ -353,5 +362,5 @@ def _record(row: Row[Any]) -> KeyRecord:
         user_is_blocked=row.user_is_blocked,
         previous_sha256=row.previous_sha256,
         previous_valid_until=0.0 if until is None else until.timestamp(),
-        networks=tuple(map(ip_network, row.ip_allow_list)),
+        networks=tuple(map(_network, row.ip_allow_list)),
     )

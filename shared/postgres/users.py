@@ -83,12 +83,12 @@ class UserStore:
                     set_={**values, **self._revived()},
                     where=users.c.deleted_at.is_not(None),
                 )
-                .returning(*_INFO)
+                .returning(*COLUMNS)
             )
             row = (await connection.execute(made)).one_or_none()
             if row is None:
                 raise Conflict(f"User with id '{new.user_id}' already exists", code="user_exists")
-            info = _info(row)
+            info = info_of(row)
             await self._record(connection, actor, "user.create", after=info)
             return info
 
@@ -109,13 +109,13 @@ class UserStore:
         self, *, tenant: str | None = None, skip: int = 0, limit: int = 100
     ) -> Sequence[UserInfo]:
         """In the order they were made; of every tenant, or of one."""
-        query = select(*_INFO).where(users.c.deleted_at.is_(None))
+        query = select(*COLUMNS).where(users.c.deleted_at.is_(None))
         if tenant is not None:
             query = query.where(users.c.tenant == tenant)
         query = query.order_by(users.c.created_at, users.c.user_id, users.c.tenant)
         async with self._engine.connect() as connection:
             rows = await connection.execute(query.offset(skip).limit(limit))
-            return [_info(row) for row in rows]
+            return [info_of(row) for row in rows]
 
     async def update(
         self, user_id: str, change: UserChange, actor: Actor, *, tenant: str = DEFAULT_TENANT
@@ -132,9 +132,9 @@ class UserStore:
                 update(users)
                 .where(users.c.tenant == tenant, users.c.user_id == user_id)
                 .values(**given, updated_at=func.now())
-                .returning(*_INFO)
+                .returning(*COLUMNS)
             )
-            after = _info((await connection.execute(changed)).one())
+            after = info_of((await connection.execute(changed)).one())
             await self._record(connection, actor, "user.update", before=before, after=after)
             return after
 
@@ -157,7 +157,7 @@ class UserStore:
     async def _find(
         self, connection: AsyncConnection, tenant: str, user_id: str, *, to_change: bool = False
     ) -> UserInfo:
-        query = select(*_INFO).where(
+        query = select(*COLUMNS).where(
             users.c.tenant == tenant, users.c.user_id == user_id, users.c.deleted_at.is_(None)
         )
         if to_change:
@@ -165,7 +165,7 @@ class UserStore:
         row = (await connection.execute(query)).one_or_none()
         if row is None:
             raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")
-        return _info(row)
+        return info_of(row)
 
     async def _window(
         self, connection: AsyncConnection, tenant: str, budget_id: str | None
@@ -195,8 +195,8 @@ class UserStore:
         await record(connection, actor, change, self._clock)
 
 
-_INFO = [users.c[name] for name in UserInfo.__struct_fields__]
+COLUMNS = [users.c[name] for name in UserInfo.__struct_fields__]
 
 
-def _info(row: Row[Any]) -> UserInfo:
+def info_of(row: Row[Any]) -> UserInfo:
     return UserInfo(**row._mapping)

@@ -343,6 +343,8 @@ async def test_a_caller_is_checked_before_their_body(client):
             headers = {"content-type": "application/json", **bearer(token)}
             answer = await client.post(f"/v1/{family}", content=b"{", headers=headers)
             assert_refused(answer, 401, text)
+    assert (await client.put("/v1/users/u1")).headers["allow"] == "DELETE, GET, PATCH"
+    assert (await client.put("/v1/pricing/a:b")).headers["allow"] == "DELETE, GET"
     for path in ("/v1/keys", "/v1/users", "/v1/budgets", "/v1/audit"):
         assert (await client.get(path, headers=bearer(key))).status_code == 401
     assert (await client.get("/v1/pricing", headers=bearer("x"))).status_code == 401
@@ -377,3 +379,18 @@ async def test_a_price_is_kept_to_its_last_digit(client):
     price = json.loads(answer.content, parse_float=Decimal)
     assert price["input_price_per_million"] == Decimal("0.123456789012")
     assert price["output_price_per_million"] == Decimal("999998.000000000001")
+
+
+async def test_with_clickhouse_away_a_user_can_still_be_blocked(environment):
+    away = {**environment, "CLICKHOUSE_URL": "http://127.0.0.1:1"}
+    async with (
+        started(away) as process,
+        httpx.AsyncClient(base_url=process.base_url, timeout=10, headers=bearer(MASTER)) as client,
+    ):
+        key = await made(client, "/v1/keys", user_id="u1")
+        assert await status(client, key["key"]) == 200
+        assert_refused(await client.get("/v1/users/u1"), 500, "Database error")
+        answer = await client.patch("/v1/users/u1", json={"blocked": True})
+        assert_refused(answer, 500, "Database error")
+        await becomes(client, key["key"], 403)
+        assert (await client.delete("/v1/users/u1")).status_code == 204

@@ -279,6 +279,7 @@ async def test_every_change_has_its_entry_with_both_sides_and_no_secret(
     assert {(one.actor, one.address, one.request_id) for one in found} == {
         ("master", "192.0.2.7", "0198-request")
     }
+    assert all(one.before or one.after for one in found)
     [renamed] = await entries(engine, action="key.update")
     assert renamed.object_id == str(info.id)
     assert renamed.before is not None

@@ -46,6 +46,9 @@ async def client(raises):
     async def make(thing: Thing, page: int = Query(1, le=10)) -> Thing:
         return thing
 
+    @app.patch("/things")
+    async def change() -> None: ...
+
     problems.install(app)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -109,7 +112,7 @@ async def test_an_unknown_route_and_a_wrong_method_are_envelopes_too(client):
     answer = await client.delete("/things")
     assert (answer.status_code, answer.json()["detail"]) == (405, "Method Not Allowed")
     assert answer.json()["error"]["type"] == "method_not_allowed"
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "PATCH, POST"
     assert (await client.get("/nope/")).status_code == 404
 
 

@@ -1,0 +1,90 @@
+"""`gateway users`, `budgets`, `pricing` and `keys` beside a running gateway: what the routes do."""
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+
+from tests.e2e.started import StartedGateway, until
+
+SECONDS_TO_TAKE_EFFECT = 5.0
+"""One, and a slow start of the commands that look."""
+
+
+def said(gateway: StartedGateway, *arguments: str) -> str:
+    done = gateway.run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def shown(gateway: StartedGateway, *arguments: str) -> Any:
+    return json.loads(said(gateway, *arguments))
+
+
+def read(gateway: StartedGateway, path: str) -> Any:
+    headers = {"authorization": f"Bearer {gateway.ready.master_key}"}
+    return httpx.get(f"{gateway.ready.base_url}/v1{path}", headers=headers, timeout=10).json()
+
+
+def test_a_budget_and_its_user_are_managed_by_hand_as_by_the_api(gateway: StartedGateway) -> None:
+    user = f"u-{uuid.uuid4().hex}"
+    budget = said(gateway, "budgets", "create", "--max-budget=0.10", "--duration-sec=60")
+    assert budget in said(gateway, "budgets", "list")
+    changed = shown(gateway, "budgets", "update", budget, "--max-budget=12.5")
+    assert (
+        changed == read(gateway, f"/budgets/{budget}") == shown(gateway, "budgets", "show", budget)
+    )
+    assert (changed["max_budget"], changed["budget_duration_sec"]) == (12.5, 60)
+
+    said(gateway, "users", "create", user, "--alias=By hand", f"--budget={budget}")
+    assert shown(gateway, "users", "show", user) == read(gateway, f"/users/{user}")
+    said(gateway, "users", "update", user, "--block")
+    assert f"{user}  default  blocked" in said(gateway, "users", "list")
+    said(gateway, "budgets", "delete", budget)
+    assert read(gateway, f"/users/{user}")["budget_id"] is None
+    said(gateway, "users", "delete", user)
+    for family, name in (("users", user), ("budgets", budget)):
+        gone = gateway.run(family, "show", name)
+        assert gone.returncode == 1
+        assert gone.stderr.strip().endswith("not found")
+    log = read(gateway, f"/audit?object_id={user}")
+    assert [(one["actor"], one["action"]) for one in log] == [
+        ("cli", "user.delete"), ("cli", "user.update"), ("cli", "user.create")
+    ]  # fmt: skip
+
+
+def test_a_price_is_set_and_deleted_by_hand(gateway: StartedGateway) -> None:
+    name = uuid.uuid4().hex
+    made = shown(gateway, "pricing", "create", f"OpenAI/{name}", "0.15", "0.60")
+    assert made["model_key"] == f"openai:{name}"
+    assert shown(gateway, "pricing", "show", f"openai:{name}") == made
+    assert f"openai:{name}" in said(gateway, "pricing", "list")
+    assert len(said(gateway, "pricing", "history", f"openai:{name}").splitlines()) == 2
+    said(gateway, "pricing", "delete", f"openai:{name}")
+    refused = gateway.run("pricing", "create", "openai:m", "x", "1")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("gateway: input_price_per_million: Input should be")
+    assert gateway.run("pricing", "create", "nobody:m", "1", "1").returncode == 1
+
+
+def test_a_key_is_changed_rotated_and_deleted_by_hand(gateway: StartedGateway) -> None:
+    key = said(gateway, "keys", "create", "--name=by hand", "--allow-from=192.0.2.0/24")
+
+    def status(key: str) -> int:
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.get(f"{gateway.ready.base_url}/v1/models", headers=headers).status_code
+
+    assert status(key) == 403
+    freed = shown(gateway, "keys", "update", key, "--allow-from-everywhere", "--concurrent=3")
+    assert freed["limits"]["concurrent"] == 3
+    assert shown(gateway, "keys", "show", key) == freed
+    until(lambda: status(key) == 200, SECONDS_TO_TAKE_EFFECT, gateway.logs)
+    rotated = said(gateway, "keys", "rotate", key, "--overlap-seconds=3600")
+    until(lambda: status(rotated) == 200, SECONDS_TO_TAKE_EFFECT, gateway.logs)
+    assert status(key) == 200
+    said(gateway, "keys", "delete", rotated)
+    until(lambda: status(rotated) == 401, SECONDS_TO_TAKE_EFFECT, gateway.logs)
+    again = gateway.run("keys", "revoke", rotated)
+    assert again.returncode == 1
+    assert rotated.rpartition("-")[2] not in again.stderr
