@@ -31,18 +31,21 @@ PRICE_STEP = Decimal("0.000000000001")
 MAX_INT32 = 2**31 - 1
 MAX_SKIP = 2**63 - 1
 MAX_OVERLAP_SECONDS = 90 * 86_400
+FIRST_YEAR, LAST_YEAR = 2, 9998
+"""The very first and the very last moment mean infinity to Postgres' driver."""
 NO_NUL = r"^[^\x00]*$"
 """Postgres stores every character but this one."""
 
 
 def _in_utc(given: datetime) -> datetime:
     """A time without a zone is UTC."""
-    if given.tzinfo is None:
-        return given.replace(tzinfo=UTC)
     try:
-        return given.astimezone(UTC)
+        moment = given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("the time is out of range") from error
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError("the time is out of range")
+    return moment
 
 
 def _price(given: Decimal) -> Decimal:

@@ -84,3 +84,17 @@ def test_other_metadata_is_plain_json_again():
 
 def test_what_is_not_known_is_passed_over():
     assert BudgetBody.model_validate({"name": "x"}) == BudgetBody()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59.999999Z",
+        "9999-12-31T23:59:59-23:59",
+    ],
+)
+def test_a_time_at_the_ends_of_time_is_refused(moment: str) -> None:
+    with pytest.raises(ValidationError):
+        NewKeyBody.model_validate({"expires_at": moment})
