@@ -141,7 +141,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     gate = Gate(
         url=valkey_url, process=process, shards=settings.shards,
         seal=seal, clock=clock, metrics=own_metrics,
-        inbox_lease_seconds=settings.inbox_lease_seconds,
+        inbox_lease_seconds=settings.inbox_lease_seconds, ledger=UserSpend(clickhouse),
     )  # fmt: skip
     checks: dict[str, Check] = {
         "postgres": partial(is_up, engine),

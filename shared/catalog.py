@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.account import RateLimits
 from shared.function import Function, problems
 from shared.price import Price
 from shared.price import faults as price_faults
@@ -88,6 +89,8 @@ class Model(_Table, frozen=True):
     output_modalities: tuple[str, ...] = ("text",)
     timeouts: Timeouts | None = None
     """None: the provider's."""
+    limits: RateLimits = RateLimits()
+    """Of all who ask for it together."""
 
 
 class DetectionRule(_Table, frozen=True):
@@ -132,6 +135,10 @@ class Limits(_Table, frozen=True):
     max_body_bytes: int = 100 << 20
     max_answer_bytes: int = 64 << 20
     """A provider's whole answer; more is 502."""
+    max_output_tokens: int = 16_384
+    """What a request without a cap may generate where a budget applies, unless its model says."""
+    per_user: RateLimits = RateLimits()
+    """Of every user that has none of its own."""
 
 
 class CacheBounds(_Table, frozen=True):
@@ -220,6 +227,23 @@ class Catalog:
         backlog = limits.max_spend_backlog - limits.lane_capacity * LANE_COUNT * max(0, more)
         return msgspec.structs.replace(limits, max_spend_backlog=backlog)
 
+    @cached_property
+    def has_limits(self) -> bool:
+        """Of users or models: then every request has an account."""
+        limited = (model.limits for model in self.document.models.values())
+        return not all(one.are_none for one in (self.document.limits.per_user, *limited))
+
+    @cached_property
+    def longest_seconds(self) -> float:
+        """No job lives longer than this, by its own deadline."""
+        document = self.document
+        given = [one.timeouts for one in document.providers.values()]
+        given += [one.timeouts for one in document.models.values() if one.timeouts]
+        for function in document.functions.values():
+            asked = (one for key in function.variants for one in function.asked_by(key))
+            given += [one.timeouts for one in asked if one.timeouts]
+        return max((timeouts.total for timeouts in given), default=0.0)
+
     def resolve(self, selector: str) -> Target | None:
         """Finds the model a selector names, in the order of the API page; None if there is none.
 
@@ -301,7 +325,11 @@ def _check(document: Document) -> None:
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
     _check_cache(document.cache)
+    _check_limits("limits.per_user", document.limits.per_user)
+    if document.limits.max_output_tokens <= 0:
+        raise CatalogInvalid("limits.max_output_tokens: must be above 0")
     for name, model in document.models.items():
+        _check_limits(f"models.{name}.limits", model.limits)
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
         _check_price(f"models.{name}.price", model.price)
@@ -311,6 +339,13 @@ def _check(document: Document) -> None:
                 _check_price(f"models.{name}.providers.{route.provider}.price", route.price)
     for name, function in document.functions.items():
         _check_function(document, name, function)
+
+
+def _check_limits(path: str, limits: RateLimits) -> None:
+    for name in RateLimits.__struct_fields__:
+        value = getattr(limits, name)
+        if value is not None and value <= 0:
+            raise CatalogInvalid(f"{path}.{name}: must be above 0")
 
 
 def _check_cache(cache: CacheBounds) -> None:

@@ -10,20 +10,24 @@ from api.admit import Gate
 from api.auth import AUTH_MS, Authenticator, address_of
 from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
+from api.estimate import Size, accounts_of, size_of, with_terms
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
 from api.problems import send_error
 from api.relay import Relay
-from api.selection import select
+from api.selection import Selection, select
+from api.standing import telling_refusal, telling_standing
 from shared.caller import DRYRUN_SCOPE, Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
 from shared.dialects.faults import unsupported
 from shared.dialects.request import InferenceRequest, tags_or_user_agent
 from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
+from shared.hold import Hold
 from shared.ids import new_id
 from shared.job import LANE_OF_TIER, LANES, JobHeader
 from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
+from shared.valkey.terms import Terms
 
 WARN_SECONDS = 60.0
 """Between two log lines about the same; the metric counts every one."""
@@ -40,6 +44,8 @@ class Endpoint:
     pin: Callable[[Catalog, Target], str | None] = lambda _catalog, _target: None
     """The one provider that may answer, where that is so. Raises InvalidRequest."""
     has_functions: bool = False
+    has_output_cap: bool = False
+    """It generates, until a cap of tokens."""
     preferred_prefix: str = ""
     """A model named without it is served all the same, with a warning."""
 
@@ -83,9 +89,26 @@ class InferenceRoute:
         scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
         return caller
 
+    async def _job(
+        self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest, size: Size
+    ) -> tuple[JobHeader, Terms | None]:
+        """What is admitted, and the terms on which. A request that names no model it may have is
+        counted by the caller's limits all the same. Raises GatewayError."""
+        try:
+            header, selection = self._header(scope, caller, catalog, request)
+        except GatewayError:
+            if accounts := accounts_of(catalog, caller, None):
+                terms = Terms(accounts, Hold(), self._clock.now())
+                await self._gate.probe(scope[REQUEST_ID], terms, caller.tenant)
+            raise
+        accounts = accounts_of(catalog, caller, header.model)
+        if not accounts:
+            return header, None
+        return with_terms(header, accounts, catalog, selection, size)
+
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
-    ) -> JobHeader:
+    ) -> tuple[JobHeader, Selection]:
         episode_id = request.episode_id or new_id()
         selection = select(catalog, caller, request, episode_id)
         target = selection.target
@@ -93,7 +116,7 @@ class InferenceRoute:
             raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
         total = selection.total_seconds
-        return JobHeader(
+        header = JobHeader(
             request_id=scope[REQUEST_ID],
             endpoint=self._endpoint.name,
             reply_to=self._gate.process,
@@ -122,6 +145,7 @@ class InferenceRoute:
             cache=cache_mode(catalog, caller, request, selection),
             cache_max_age=request.cache_max_age,
         )
+        return header, selection
 
 
 class Inference(InferenceRoute):
@@ -134,13 +158,15 @@ class Inference(InferenceRoute):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            header, body, request = await self._accepted(scope, receive)
-            waiter = await self._gate.admit(header, body, self._catalogs.current.queue)
+            header, terms, body, request = await self._accepted(scope, receive)
+            waiter = await self._gate.admit(header, body, self._catalogs.current, terms)
         except GatewayError as error:
-            await send_error(send, error.body())
+            await send_error(telling_refusal(send, error, self._clock.now()), error.body())
             return
         except ClientLeft:
             return
+        if waiter.standing is not None:
+            send = telling_standing(send, waiter.standing, self._clock.now())
         if not header.asked_model.startswith(self._endpoint.preferred_prefix):
             send = self._warning(header, send)
         if request.cache != header.cache == "off":
@@ -172,13 +198,14 @@ class Inference(InferenceRoute):
 
     async def _accepted(
         self, scope: Scope, receive: Receive
-    ) -> tuple[JobHeader, bytes, InferenceRequest]:
+    ) -> tuple[JobHeader, Terms | None, bytes, InferenceRequest]:
         caller = await self._caller(scope)
         body = await read_body(receive)
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        return self._header(scope, caller, catalog, request), body, request
+        size = size_of(request, body, generates=self._endpoint.has_output_cap)
+        return *await self._job(scope, caller, catalog, request, size), body, request
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

@@ -8,6 +8,7 @@ from shared.errors import GatewayError, Internal, TimedOut, UpstreamFailed
 from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
 from shared.seal import SealBroken
+from shared.spend import encode_row
 from workers.held import HeldJob
 from workers.inference.attempt import lost_row
 from workers.inference.cache import Hit, JobCache, Replays
@@ -73,7 +74,8 @@ class Job:
     async def run(self) -> None:
         held, header = self._held, self.header
         for row_id, row in held.claim.attempts.items():
-            self.calls.note(row_id, lost_row(row, clock=self.clock, spoke=False, output_seen=0))
+            lost = lost_row(row, clock=self.clock, spoke=False, output_seen=0)
+            self.calls.note(row_id, encode_row(lost))
         self.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")

@@ -12,6 +12,7 @@ from msgspec.structs import FieldInfo
 from pydantic import SecretStr
 
 from shared import catalog, function, timeouts, variant
+from shared.account import RateLimits
 from shared.catalog import Catalog, Document
 from shared.price import LongContext, Price
 from shared.settings import Settings
@@ -26,6 +27,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Compat: "`[compat]`",
     catalog.Dryrun: "`[dryrun]`",
     catalog.Limits: "`[limits]`",
+    RateLimits: "`limits` of users and models",
     catalog.CacheBounds: "`[cache]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",

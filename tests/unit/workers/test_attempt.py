@@ -104,7 +104,7 @@ def test_the_record_before_the_send_is_the_row_of_a_lost_call() -> None:
 @pytest.mark.parametrize("seen", [0, 7])
 def test_a_lost_call_whose_answer_was_seen_is_billed_for_what_was_seen(seen: int) -> None:
     recorded = attempt_at(StillClock()).recorded()
-    spoken = decode_row(lost_row(recorded, clock=StillClock(), spoke=True, output_seen=seen))
+    spoken = lost_row(recorded, clock=StillClock(), spoke=True, output_seen=seen)
     assert (spoken.status, spoken.billed) == ("lost", True)
     assert spoken.usage.output_tokens == seen
     assert spoken.cost_usd == PRICE.cost(spoken.usage)
@@ -112,7 +112,7 @@ def test_a_lost_call_whose_answer_was_seen_is_billed_for_what_was_seen(seen: int
 
 def test_a_lost_call_nobody_saw_anything_of_costs_nothing() -> None:
     recorded = attempt_at(StillClock()).recorded()
-    row = decode_row(lost_row(recorded, clock=StillClock(5.0), spoke=False, output_seen=0))
+    row = lost_row(recorded, clock=StillClock(5.0), spoke=False, output_seen=0)
     assert (row.status, row.billed, row.cost_usd) == ("lost", False, Decimal(0))
     assert (row.usage, row.usage_source) == (Usage(), "none")
     assert row.ended_at.timestamp() == 5.0
