@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from shared.price import Price
+
 LANES = ("priority", "default", "flex", "batch")
 """Best first. The order is also the order of the claim weights 8:4:2:1."""
 
@@ -70,6 +72,8 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One of `CACHE_MODES`: what the exact cache may be used for."""
     cache_max_age: float | None = None
     """Seconds: an older entry is not used."""
+    prices: dict[str, Price] = {}
+    """What the database had in force at admission, by `price_key`; it wins over the catalog."""
 
     @property
     def queue_deadline(self) -> float:

@@ -12,6 +12,11 @@ MILLION = Decimal(1_000_000)
 ANY_IMAGE = ""
 
 
+def price_key(provider: str, upstream_model: str) -> str:
+    """The name under which the price of one way to a model is kept, and travels with a job."""
+    return f"{provider}:{upstream_model}"
+
+
 class LongContext(msgspec.Struct, frozen=True, omit_defaults=True):
     """What tokens cost in a request whose input is long: all of them, not those above the bound."""
 

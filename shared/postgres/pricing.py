@@ -3,11 +3,23 @@
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Delete, Row, Select, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Row,
+    Select,
+    Text,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.clock import Clock, utc
@@ -24,6 +36,24 @@ class PriceInfo(msgspec.Struct, frozen=True, kw_only=True):
     price: Price
     created_at: datetime
     updated_at: datetime
+
+
+class PriceVersion(NamedTuple):
+    """Equal while nothing has changed.
+
+    By the transactions that wrote the rows, for `updated_at` is when a transaction began: one that
+    was committed late could be older than one that was read already.
+    """
+
+    rows: int
+    writes: int
+
+
+class DatedPrice(NamedTuple):
+    model_key: str
+    effective_at: float
+    """Epoch seconds."""
+    price: Price
 
 
 class PriceStore:
@@ -79,6 +109,30 @@ class PriceStore:
                 if found is not None:
                     return found
         raise _no_price(model_key)
+
+    async def version(self) -> PriceVersion:
+        """What a change of any price changes."""
+        async with self._engine.connect() as connection:
+            rows, writes = (await connection.execute(_VERSION)).one()
+        return PriceVersion(rows, int(writes))
+
+    async def charged_from(self, at: datetime) -> list[DatedPrice]:
+        """For each key what is in force at a time and what comes later, in any order."""
+        columns = (pricing.c.model_key, pricing.c.effective_at, pricing.c.price)
+        in_force = (
+            select(*columns)
+            .ext(distinct_on(pricing.c.model_key))
+            .where(pricing.c.effective_at <= at)
+            .order_by(pricing.c.model_key, pricing.c.effective_at.desc())
+        )
+        query = union_all(
+            in_force.subquery().select(), select(*columns).where(pricing.c.effective_at > at)
+        )
+        async with self._engine.connect() as connection:
+            return [
+                DatedPrice(key, effective_at.timestamp(), _decode_price(price))
+                for key, effective_at, price in await connection.execute(query)
+            ]
 
     async def history(self, model_key: str) -> Sequence[PriceInfo]:
         """All rows of a key, newest first. Raises NotFound."""
@@ -159,6 +213,10 @@ def _no_price(model_key: str, effective_at: datetime | None = None) -> NotFound:
 
 
 _INFO = [pricing.c[name] for name in PriceInfo.__struct_fields__]
+_WRITER = cast(cast(literal_column("xmin"), Text), BigInteger)
+_VERSION = select(
+    func.count(), func.coalesce(func.sum(func.hashint8extended(_WRITER, 0)), 0)
+).select_from(pricing)
 _decode_price = msgspec.json.Decoder(Price).decode
 
 

@@ -191,6 +191,40 @@ async def test_the_price_in_force_is_the_newest_that_has_begun(prices):
     assert inputs == [Decimal("0.6"), Decimal("0.4"), Decimal("0.3")]
 
 
+async def test_a_book_of_prices_has_what_is_in_force_and_what_comes(prices, clock):
+    for days in (-2, -1, 1, 2):
+        at = NOW + timedelta(days=days)
+        await prices.put("a", Price(input=Decimal(10 + days)), ADMIN, effective_at=at)
+    await prices.put("b", Price(output=Decimal("0.1")), ADMIN)
+    found = await prices.charged_from(utc(clock.now()))
+    assert sorted((row.model_key, row.effective_at - clock.now(), row.price) for row in found) == [
+        ("a", -DAY, Price(input=Decimal(9))),
+        ("a", DAY, Price(input=Decimal(11))),
+        ("a", 2 * DAY, Price(input=Decimal(12))),
+        ("b", 0, Price(output=Decimal("0.1"))),
+    ]
+
+
+async def test_every_change_of_a_price_changes_the_version_a_late_commit_too(engine, prices):
+    versions = [await prices.version()]
+    await prices.put("a", Price(), ADMIN)
+    versions.append(await prices.version())
+    assert await prices.version() == versions[-1]
+    async with engine.begin() as late:
+        # Began first, so its `updated_at` is older than that of the change which is seen first.
+        await late.execute(text("SELECT now()"))
+        await prices.put("b", Price(), ADMIN)
+        versions.append(await prices.version())
+        await late.execute(text("UPDATE pricing SET updated_at = now() WHERE model_key = 'a'"))
+    versions.append(await prices.version())
+    await prices.put("a", Price(input=Decimal(1)), ADMIN)
+    versions.append(await prices.version())
+    await prices.delete("a", ADMIN)
+    await prices.put("c", Price(), ADMIN)
+    versions.append(await prices.version())
+    assert len(set(versions)) == len(versions)
+
+
 async def test_one_time_is_one_row_and_no_time_is_a_row_each(prices, clock):
     await prices.put("a:m", Price(input=Decimal(1)), ADMIN, effective_at=NOW)
     await prices.put("a:m", Price(input=Decimal(2)), ADMIN, effective_at=NOW)
