@@ -248,7 +248,8 @@ def _include_routers(app: FastAPI, services: Services) -> None:
     listed = models.Models(
         catalog=services.catalogs,
         availability=services.availability,
-        created=int(services.clock.now()),
+        prices=services.prices,
+        clock=services.clock,
     )
     app.include_router(pages.router(DISTRIBUTION))
     app.include_router(health.status_router(well))

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from api.selection import Selection
-from shared.catalog import Catalog, Target
+from shared.catalog import Catalog, ModelProvider
 from shared.clock import Clock, utc
 from shared.postgres.engine import STORE_ERRORS
 from shared.postgres.pricing import DatedPrice, PriceVersion
@@ -39,7 +39,7 @@ class PriceBook:
         self._store = store
         self._clock = clock
         self._version: PriceVersion | None = None
-        self._rows: dict[str, list[tuple[float, Price]]] = {}
+        self._rows: dict[str, list[DatedPrice]] = {}
         """By key, the newest first."""
         self._complaint = ""
 
@@ -50,14 +50,14 @@ class PriceBook:
     def price(self, keys: Sequence[str], at: float) -> Price | None:
         """What the first key that has a price at a time costs then."""
         for key in keys:
-            for effective_at, price in self._rows.get(key, ()):
-                if effective_at <= at:
-                    return price
+            for row in self._rows.get(key, ()):
+                if row.effective_at <= at:
+                    return row.price
         return None
 
-    def keys(self) -> list[str]:
-        """Of all prices, those to come included."""
-        return list(self._rows)
+    def created(self) -> dict[str, float]:
+        """Of every key with a price, one to come included: when its newest row was made."""
+        return {key: rows[0].created_at for key, rows in self._rows.items()}
 
     def of(self, catalog: Catalog, selection: Selection, at: float) -> dict[str, Price]:
         """For a job's header: by `price_key`, of every route it may take."""
@@ -65,18 +65,16 @@ class PriceBook:
             return {}
         found: dict[str, Price] = {}
         for target in selection.reachable(catalog):
-            found |= self._of_target(target, at)
+            for route in target.model.providers:
+                price = self.of_route(route, target.name, at)
+                if price is not None:
+                    found[price_key(route.provider, route.upstream_model)] = price
         return found
 
-    def _of_target(self, target: Target, at: float) -> dict[str, Price]:
-        found = {}
-        for route in target.model.providers:
-            key = price_key(route.provider, route.upstream_model)
-            slashed = f"{route.provider}/{route.upstream_model}"
-            price = self.price((key, slashed, target.name), at)
-            if price is not None:
-                found[key] = price
-        return found
+    def of_route(self, route: ModelProvider, model: str, at: float) -> Price | None:
+        """The route's own price, in either form of its key, goes before its model's."""
+        provider, upstream = route.provider, route.upstream_model
+        return self.price((price_key(provider, upstream), f"{provider}/{upstream}", model), at)
 
     async def start(self) -> None:
         """Reads the prices for the first time. Raises what the store raises."""
@@ -105,11 +103,11 @@ class PriceBook:
         if version == self._version:
             return
         since = utc(self._clock.now() - BACK_SECONDS)
-        rows: dict[str, list[tuple[float, Price]]] = {}
-        for key, effective_at, price in await self._store.charged_from(since):
-            rows.setdefault(key, []).append((effective_at, price))
+        rows: dict[str, list[DatedPrice]] = {}
+        for row in await self._store.charged_from(since):
+            rows.setdefault(row.model_key, []).append(row)
         for of_key in rows.values():
-            of_key.sort(key=lambda row: row[0], reverse=True)
+            of_key.sort(key=lambda row: row.effective_at, reverse=True)
         self._rows, self._version = rows, version
         log.info("The prices are in force", action="prices_switched", rows=version.rows)
 

@@ -54,6 +54,7 @@ class DatedPrice(NamedTuple):
     effective_at: float
     """Epoch seconds."""
     price: Price
+    created_at: float
 
 
 class PriceStore:
@@ -118,7 +119,7 @@ class PriceStore:
 
     async def charged_from(self, at: datetime) -> list[DatedPrice]:
         """For each key what is in force at a time and what comes later, in any order."""
-        columns = (pricing.c.model_key, pricing.c.effective_at, pricing.c.price)
+        columns = [pricing.c[name] for name in DatedPrice._fields]
         in_force = (
             select(*columns)
             .ext(distinct_on(pricing.c.model_key))
@@ -130,8 +131,8 @@ class PriceStore:
         )
         async with self._engine.connect() as connection:
             return [
-                DatedPrice(key, effective_at.timestamp(), _decode_price(price))
-                for key, effective_at, price in await connection.execute(query)
+                DatedPrice(key, start.timestamp(), _decode_price(price), made.timestamp())
+                for key, start, price, made in await connection.execute(query)
             ]
 
     async def history(self, model_key: str) -> Sequence[PriceInfo]:

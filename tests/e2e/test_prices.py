@@ -109,9 +109,7 @@ def test_a_stream_keeps_the_price_it_was_admitted_with(
         with client.stream("POST", "/v1/chat/completions", json=body) as slow:
             lines = slow.iter_lines()
             assert next(lines).startswith("data: ")
-            httpx.post(
-                f"{gateway.ready.simulator_url}/_sim/config", json={"tokens_per_second": 0}
-            )
+            httpx.post(f"{gateway.ready.simulator_url}/_sim/config", json={"tokens_per_second": 0})
             put(client, 7)
             becomes(client, 7, SECONDS_TO_TAKE_EFFECT)
             assert list(lines)[-2:] == ["data: [DONE]", ""]

@@ -57,7 +57,7 @@ class Store:
         self.put(*rows)
 
     def put(self, *rows: tuple[str, float, int]) -> None:
-        self.rows = [DatedPrice(key, at, costing(dollars)) for key, at, dollars in rows]
+        self.rows = [DatedPrice(key, at, costing(dollars), NOW) for key, at, dollars in rows]
         self.writes += 1
 
     async def version(self) -> PriceVersion:
