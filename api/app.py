@@ -129,6 +129,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     catalogs, key_store = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
     key_cache, price_store = KeyCache(key_store, clock), PriceStore(engine, clock)
+    price_book = PriceBook(price_store, clock)
     authenticator = Authenticator(
         keys=key_cache,
         catalog=catalogs,
@@ -159,7 +160,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         engine=engine,
         clickhouse=clickhouse,
         catalogs=catalogs,
-        prices=PriceBook(price_store, clock),
+        prices=price_book,
         keys=key_store,
         key_cache=key_cache,
         authenticator=authenticator,
@@ -170,6 +171,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             users=UserStore(engine, clock),
             budgets=BudgetStore(engine, clock),
             prices=price_store,
+            price_book=price_book,
             audit=AuditLog(engine),
             spend=UserSpend(clickhouse),
         ),

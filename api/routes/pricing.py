@@ -56,9 +56,9 @@ def _writers(management: Management, path: str) -> APIRouter:
         """Add a price, from now on or from a time; one of this very time is changed."""
         key = canonical(management.catalog.current.document, body.model_key)
         at = body.effective_at
-        return answer(
-            document_of(await prices.put(key, price_of(body), actor_of(request), effective_at=at))
-        )
+        made = await prices.put(key, price_of(body), actor_of(request), effective_at=at)
+        await management.price_book.poll()  # this process need not wait for its next look
+        return answer(document_of(made))
 
     @routes.delete("/{model_key:path}", **documented("delete_pricing", None, "404"))
     async def delete_pricing(
@@ -66,6 +66,7 @@ def _writers(management: Management, path: str) -> APIRouter:
     ) -> Response:
         """Delete the price of one time, or all prices of a model."""
         await prices.delete(model_key, actor_of(request), effective_at=effective_at)
+        await management.price_book.poll()
         return nothing()
 
     return routes
