@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJs
 from shared.caller import DEFAULT_TENANT, Scope
 from shared.job import Lane
 from shared.money import settle
+from shared.price import MAX_PRICE
 
 MAX_NAME = 255
 """Names are in indexes, which bound them."""
@@ -24,8 +25,6 @@ MAX_NETWORKS = 100
 """Each request of such a key looks through them."""
 MAX_USD = 999_999_999_999
 """Of a budget: far above any, and exact in the counters of Valkey's scripts and in ClickHouse."""
-MAX_PRICE = 999_999
-"""US dollars per million; what the spend row's column holds."""
 PRICE_STEP = Decimal("0.000000000001")
 """The last digit that the spend row keeps of a price."""
 MAX_INT32 = 2**31 - 1

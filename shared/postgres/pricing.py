@@ -1,7 +1,7 @@
 """Prices in Postgres: for each model key, one row for each time from which on it is charged."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import distinct_on, insert
@@ -26,7 +27,7 @@ from shared.clock import Clock, utc
 from shared.errors import NotFound
 from shared.postgres.audit import Actor, Change, record
 from shared.postgres.tables import pricing
-from shared.price import Price
+from shared.price import Price, SeedPrice, split_key
 from shared.spend import encode_price
 
 
@@ -89,6 +90,22 @@ class PriceStore:
             after = _info((await connection.execute(made)).one())
             await self._record(connection, actor, "pricing.put", before=before, after=after)
             return after
+
+    async def seed(self, prices: Mapping[str, SeedPrice], actor: Actor) -> list[str]:
+        """Adds a row for each key that has none; the keys that it was for. May be repeated."""
+        async with self._engine.begin() as connection:
+            if prices:  # two who seed at once: the second finds the rows of the first
+                await connection.execute(_LOCK)
+            missing = {
+                key: seed for key, seed in prices.items() if not await _has_rows(connection, key)
+            }
+            for key, seed in missing.items():
+                at = seed.effective_at or utc(self._clock.now())
+                values = {"model_key": key, "effective_at": at, **_columns(seed.price)}
+                made = insert(pricing).values(values).returning(*_INFO)
+                after = _info((await connection.execute(made)).one())
+                await self._record(connection, actor, "pricing.put", after=after)
+        return list(missing)
 
     async def list_prices(self, *, skip: int = 0, limit: int = 100) -> Sequence[PriceInfo]:
         """By key, then the newest first."""
@@ -182,15 +199,6 @@ def forms(model_key: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def split_key(model_key: str) -> tuple[str, str]:
-    """Provider and model: the first `:` or `/` splits. Raises ValueError without two halves."""
-    at = min((model_key.find(sign) for sign in ":/" if sign in model_key), default=-1)
-    provider, model = model_key[: max(at, 0)].strip(), model_key[at + 1 :]
-    if at < 0 or not provider or not model:
-        raise ValueError(model_key)
-    return provider, model
-
-
 def _newest_first(model_key: str) -> Select[Any]:
     query = select(*_INFO).where(pricing.c.model_key == model_key)
     return query.order_by(pricing.c.effective_at.desc())
@@ -201,6 +209,11 @@ def _deletion(model_key: str, effective_at: datetime | None) -> Delete:
     if effective_at is not None:
         statement = statement.where(pricing.c.effective_at == effective_at)
     return statement
+
+
+async def _has_rows(connection: AsyncConnection, model_key: str) -> bool:
+    query = select(pricing.c.model_key).where(pricing.c.model_key.in_(forms(model_key))).limit(1)
+    return (await connection.execute(query)).one_or_none() is not None
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> PriceInfo | None:
@@ -214,6 +227,7 @@ def _no_price(model_key: str, effective_at: datetime | None = None) -> NotFound:
 
 
 _INFO = [pricing.c[name] for name in PriceInfo.__struct_fields__]
+_LOCK = text("LOCK TABLE pricing IN SHARE ROW EXCLUSIVE MODE")
 _WRITER = cast(cast(literal_column("xmin"), Text), BigInteger)
 _VERSION = select(
     func.count(), func.coalesce(func.sum(func.hashint8extended(_WRITER, 0)), 0)

@@ -1,19 +1,23 @@
 """What is charged: the database's price that was in force when a request was admitted."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.started import StartedGateway, until
+from tests.e2e.started import GATEWAY, StartedGateway, until
 
 MODEL, KEY = "phala_sim_chat", "phala_sim:sim/chat"
 SECONDS_TO_TAKE_EFFECT = 1.0
+BUILT_IN = (files("shared") / "gateway.toml").read_text()
 
 
 @pytest.fixture
@@ -24,6 +28,15 @@ def client(gateway: StartedGateway) -> Iterator[httpx.Client]:
         yield client
         for key in (KEY, MODEL):
             client.delete(f"/v1/pricing/{key}")
+
+
+def stores(gateway: StartedGateway) -> dict[str, str]:
+    ready = gateway.ready
+    return {
+        "VALKEY_URL": ready.valkey_url,
+        "DATABASE_URL": ready.database_url,
+        "CLICKHOUSE_URL": ready.clickhouse_url,
+    }
 
 
 def put(client: httpx.Client, dollars: int, key: str = KEY, **more: Any) -> None:
@@ -117,3 +130,30 @@ def test_a_stream_keeps_the_price_it_was_admitted_with(
         httpx.post(f"{gateway.ready.simulator_url}/_sim/config", json={"tokens_per_second": 0})
     charged = entry(gateway, client, slow.headers["x-request-id"])
     assert charged["cost"] * 1_000_000 == 2 * charged["total_tokens"]
+
+
+def test_a_catalog_brings_first_prices_where_there_are_none(
+    gateway: StartedGateway, client: httpx.Client, tmp_path: Path
+) -> None:
+    put(client, 6, MODEL)
+    file = tmp_path / "gateway.toml"
+    price = "input_price_per_million = 8\noutput_price_per_million = 8\n"
+    file.write_text(f'{BUILT_IN}\n[pricing."{MODEL}"]\n{price}[pricing."{KEY}"]\n{price}')
+    try:
+        applied = gateway.run("config", "apply", str(file))
+        assert f"{KEY} has its first price" in applied.stdout, applied.stderr
+        assert f"{MODEL} has" not in applied.stdout
+        becomes(client, 8, SECONDS_TO_TAKE_EFFECT)
+        client.delete(f"/v1/pricing/{KEY}")
+        becomes(client, 6, SECONDS_TO_TAKE_EFFECT)
+        released = subprocess.run(
+            [*GATEWAY, "release"],
+            env={**gateway.environment, **stores(gateway)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert released.returncode == 0, released.stderr
+        becomes(client, 8, SECONDS_TO_TAKE_EFFECT)
+    finally:
+        assert gateway.run("config", "apply").returncode == 0
