@@ -21,6 +21,7 @@ from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
 from api.middleware import Edge, hot_paths
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.relay import Relay
 from api.routes import audit, budgets, health, keys, metrics, models, pages, pricing, usage, users
@@ -105,6 +106,7 @@ def hot_routes(services: Services) -> dict[str, ASGIApp]:
     shared = Collaborators(
         authenticator=services.authenticator,
         catalogs=services.catalogs,
+        prices=services.prices,
         gate=services.gate,
         relay=services.relay,
         clock=services.clock,
@@ -126,7 +128,8 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     engine = make_engine(settings.database_url.get_secret_value(), "api")
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     catalogs, key_store = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
-    key_cache = KeyCache(key_store, clock)
+    key_cache, price_store = KeyCache(key_store, clock), PriceStore(engine, clock)
+    price_book = PriceBook(price_store, clock)
     authenticator = Authenticator(
         keys=key_cache,
         catalog=catalogs,
@@ -157,6 +160,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         engine=engine,
         clickhouse=clickhouse,
         catalogs=catalogs,
+        prices=price_book,
         keys=key_store,
         key_cache=key_cache,
         authenticator=authenticator,
@@ -166,7 +170,8 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             keys=key_store,
             users=UserStore(engine, clock),
             budgets=BudgetStore(engine, clock),
-            prices=PriceStore(engine, clock),
+            prices=price_store,
+            price_book=price_book,
             audit=AuditLog(engine),
             spend=UserSpend(clickhouse),
         ),
@@ -245,7 +250,8 @@ def _include_routers(app: FastAPI, services: Services) -> None:
     listed = models.Models(
         catalog=services.catalogs,
         availability=services.availability,
-        created=int(services.clock.now()),
+        prices=services.prices,
+        clock=services.clock,
     )
     app.include_router(pages.router(DISTRIBUTION))
     app.include_router(health.status_router(well))

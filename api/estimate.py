@@ -15,7 +15,7 @@ from shared.dialects.request import InferenceRequest
 from shared.hold import AUDIO_BYTES_PER_SECOND, BYTES_PER_TOKEN, Bounds, Hold, round_up, worst_case
 from shared.job import JobHeader
 from shared.money import ZERO
-from shared.price import Price
+from shared.price import Price, price_key
 from shared.usage import AUDIO_TOKENS_PER_SECOND
 from shared.valkey.terms import Terms
 from shared.variant import Aggregator, Variant
@@ -24,7 +24,7 @@ TOKENS_PER_IMAGE = 16_384
 """That a linked image may become: its link says nothing of its size."""
 
 Prices = Mapping[str, Price]
-"""Of the database, by `provider:upstream_model`; the others are the catalog's."""
+"""Of the database, by `price_key`; the others are the catalog's."""
 
 
 class Size(NamedTuple):
@@ -171,5 +171,5 @@ def _added_bytes(asked: Variant | Aggregator | None) -> int:
 def _prices(model: Model, pinned: str | None, prices: Prices) -> Iterator[Price]:
     for route in model.providers:
         if pinned in (None, route.provider):
-            known = prices.get(f"{route.provider}:{route.upstream_model}")
+            known = prices.get(price_key(route.provider, route.upstream_model))
             yield known or route.price or model.price

@@ -13,6 +13,7 @@ from api.auth import Authenticator
 from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.relay import Relay
 from api.store_checks import StoreChecks
@@ -43,6 +44,7 @@ class Services:
     engine: Engine
     clickhouse: ClickHouse
     catalogs: CatalogWatch
+    prices: PriceBook
     keys: KeyStore
     key_cache: KeyCache
     authenticator: Authenticator
@@ -64,6 +66,7 @@ class Services:
         try:
             # The catalog first: without one there is nothing to serve, and its read warms the pool.
             await self.catalogs.start()
+            await self.prices.start()
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(loop)
@@ -71,6 +74,7 @@ class Services:
                         self.gate.run(),
                         self.uploads.run(),
                         self.catalogs.run(),
+                        self.prices.run(),
                         self.key_cache.run(),
                         self.process_metrics.run(),
                         self.access_log.run(),

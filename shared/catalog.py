@@ -8,15 +8,17 @@ import fnmatch
 import hashlib
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.account import RateLimits
 from shared.function import Function, problems
-from shared.price import Price
+from shared.price import Price, SeedPrice, price_key, split_key
 from shared.price import faults as price_faults
 from shared.timeouts import Retries, Timeouts
 
@@ -39,6 +41,10 @@ MAX_ROWS_PER_JOB = 32
 
 class CatalogInvalid(Exception):
     """The document is not a catalog; the message says where and why."""
+
+
+class UnknownProvider(Exception):
+    """A name that no provider of the catalog has."""
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +177,7 @@ class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     functions: dict[str, Function] = {}
+    pricing: dict[str, SeedPrice] = {}
     detection: list[DetectionRule] = []
     auth: Auth = Auth()
     queue: QueueLimits = QueueLimits()
@@ -299,6 +306,35 @@ class Catalog:
         return None
 
 
+def priced_name(document: Document, model_key: str) -> str:
+    """The key a price is kept under: a model's name, or `provider:model`.
+
+    Raises ValueError for what is neither, and UnknownProvider.
+    """
+    if model_key in document.models:
+        return model_key
+    given, model = split_key(model_key)
+    provider = next((name for name in document.providers if name.lower() == given.lower()), None)
+    if provider is None:
+        raise UnknownProvider(given)
+    return price_key(provider, model)
+
+
+def seed_prices(document: Document) -> dict[str, SeedPrice]:
+    """Under the keys they are kept under, with times in UTC."""
+    return {
+        priced_name(document, key): replace(seed, effective_at=_in_utc(seed.effective_at))
+        for key, seed in document.pricing.items()
+    }
+
+
+def _in_utc(given: datetime | None) -> datetime | None:
+    """A time without a zone is UTC."""
+    if given is None or given.tzinfo is not None:
+        return given
+    return given.replace(tzinfo=UTC)
+
+
 TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
 
 
@@ -339,6 +375,23 @@ def _check(document: Document) -> None:
                 _check_price(f"models.{name}.providers.{route.provider}.price", route.price)
     for name, function in document.functions.items():
         _check_function(document, name, function)
+    for key, seed in document.pricing.items():
+        _check_seed(document, key, seed)
+
+
+def _check_seed(document: Document, key: str, seed: SeedPrice) -> None:
+    try:
+        priced_name(document, key)
+    except UnknownProvider as error:
+        raise CatalogInvalid(
+            f"Cannot set pricing for model '{key}': provider '{error}' is not configured in the"
+            " providers section"
+        ) from None
+    except ValueError:
+        raise CatalogInvalid(
+            f"pricing.{key}: there is no such model, nor is it 'provider:model'"
+        ) from None
+    _check_price(f"pricing.{key}", seed.price)
 
 
 def _check_limits(path: str, limits: RateLimits) -> None:

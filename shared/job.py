@@ -73,7 +73,7 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     cache_max_age: float | None = None
     """Seconds: an older entry is not used."""
     prices: dict[str, Price] = {}
-    """Of the database, by `provider:upstream_model`; in force at admission, and so to the end."""
+    """What the database had in force at admission, by `price_key`; it wins over the catalog."""
     hold_nano: int = 0
     """What the job holds on its budgets, in US nano-dollars."""
     output_cap: int = 0

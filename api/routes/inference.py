@@ -12,6 +12,7 @@ from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
 from api.estimate import Size, accounts_of, size_of, with_terms
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
+from api.price_book import PriceBook
 from api.problems import send_error
 from api.relay import Relay
 from api.selection import Selection, select
@@ -60,6 +61,7 @@ class Collaborators:
 
     authenticator: Authenticator
     catalogs: CatalogWatch
+    prices: PriceBook
     gate: Gate
     relay: Relay
     clock: Clock
@@ -73,6 +75,7 @@ class InferenceRoute:
         self._endpoint = endpoint
         self._authenticator = shared.authenticator
         self._catalogs = shared.catalogs
+        self._prices = shared.prices
         self._gate = shared.gate
         self._relay = shared.relay
         self._clock = shared.clock
@@ -115,7 +118,7 @@ class InferenceRoute:
         if selection.function and not self._endpoint.has_functions:
             raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
-        total = selection.total_seconds
+        total, now = selection.total_seconds, self._clock.now()
         header = JobHeader(
             request_id=scope[REQUEST_ID],
             endpoint=self._endpoint.name,
@@ -133,17 +136,18 @@ class InferenceRoute:
             episode_id=episode_id,
             client_request_id=scope.get(CLIENT_REQUEST_ID),
             tags=tags_or_user_agent(request, _user_agent(scope["headers"])),
-            admitted_at=self._clock.now(),
+            admitted_at=now,
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
             dryrun=request.dryrun,
             function=selection.function,
             variant=selection.variant,
-            variant_is_pinned=bool(selection.function and request.variant_name),
+            variant_is_pinned=selection.variant_is_pinned,
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
             cache=cache_mode(catalog, caller, request, selection),
             cache_max_age=request.cache_max_age,
+            prices=self._prices.of(catalog, selection, now),
         )
         return header, selection
 

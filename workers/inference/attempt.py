@@ -66,7 +66,7 @@ class Attempt:
             attempt=number,
             streamed=header.stream,
             usage=Usage(input_tokens=input_estimate),  # what a lost call is metered by
-            price=route.price,
+            price=header.prices.get(route.price_key, route.price),
             tags=header.tags,
             queue_ms=max(0.0, claimed_at - header.admitted_at) * 1000,
         )

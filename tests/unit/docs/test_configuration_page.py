@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from shared import catalog, function, timeouts, variant
 from shared.account import RateLimits
 from shared.catalog import Catalog, Document
-from shared.price import LongContext, Price
+from shared.price import LongContext, Price, SeedPrice
 from shared.settings import Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
@@ -41,6 +41,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     variant.Aggregator: "`evaluator` and `fuser` of a variant",
     Price: "`price`",
     LongContext: "`long_context` of a price",
+    SeedPrice: '`[pricing."<model>"]`',
     catalog.DetectionRule: "`[[detection]]`",
 }
 

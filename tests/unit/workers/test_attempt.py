@@ -32,6 +32,14 @@ def test_what_the_provider_reports_is_metered_whatever_was_counted() -> None:
     assert row.cost_usd == Decimal("0.0007")
 
 
+def test_the_price_a_job_was_admitted_with_goes_before_the_catalogs() -> None:
+    header = a_header(prices={"sim:sim/echo": Price(input=Decimal(3)), "other": PRICE})
+    attempt = an_attempt(header, price=PRICE)
+    attempt.usage_arrived(TOLD)
+    assert ended(attempt).cost_usd == Decimal("0.0003")
+    assert decode_row(attempt.recorded()).price == Price(input=Decimal(3))
+
+
 def test_usage_sent_again_and_again_counts_once_by_its_highest() -> None:
     attempt = attempt_at(StillClock())
     for tokens in (1, 50, 30):
