@@ -10,7 +10,7 @@ from api.inbox import Inbox
 from api.waiter import Waiter, Word
 from shared.catalog import Catalog, QueueLimits
 from shared.clock import Clock
-from shared.errors import NotPermitted, Overloaded, TimedOut, TooManyRequests
+from shared.errors import GatewayError, NotPermitted, Overloaded, TimedOut, TooManyRequests
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.seal import Seal
@@ -102,6 +102,7 @@ class Gate:
             outcome, waiter.standing = admitted
         except (Overloaded, TooManyRequests, NotPermitted) as error:
             outcome = error.code or "refused"
+            self._count(error)
             raise
         except CommandRefused as error:
             # Chiefly OOM: nothing was written.
@@ -115,6 +116,12 @@ class Gate:
             if outcome not in {"admitted", "duplicate"}:
                 shard.inbox.forget(waiter)
         return waiter
+
+    def _count(self, error: GatewayError) -> None:
+        if isinstance(error, TooManyRequests):
+            self._metrics.rate_limit_hits.inc()
+        elif isinstance(error, NotPermitted):
+            self._metrics.budget_exceeded.inc()
 
     async def _loaded(
         self, shard: Shard, header: JobHeader, sealed: bytes, catalog: Catalog, terms: Terms | None
@@ -159,6 +166,9 @@ class Gate:
             await shard.admission.probe(shard.client, request_id, terms)
         except (ValkeyAway, CommandRefused) as error:
             log.warning("A request was not counted", action="probe_lost", error=str(error))
+        except TooManyRequests as error:
+            self._count(error)
+            raise
 
     def finish(self, waiter: Waiter, header: JobHeader) -> None:
         """The replies are complete, or failed: stop listening."""

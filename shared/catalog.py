@@ -68,6 +68,8 @@ class Provider(_Table, frozen=True):
     api_key_env: str | None = None
     """The environment variable with the key. The provider is off while it is not set."""
     enabled: bool = True
+    output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Which one it is sent, where a budget bounds a request that has none."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
