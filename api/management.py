@@ -16,7 +16,9 @@ from typing_extensions import override
 from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog, request_id_of
 from api.price_book import PriceBook
+from api.schemas.bodies import LimitsBody
 from api.schemas.management import Who
+from shared.account import RateLimits
 from shared.clickhouse.client import ClickHouseAway
 from shared.errors import Internal
 from shared.ids import dashed
@@ -115,6 +117,10 @@ def answer(document: Any) -> Response:
 
 def nothing() -> Response:
     return Response(status_code=NO_CONTENT)
+
+
+def limits_of(body: LimitsBody) -> RateLimits:
+    return RateLimits(**body.model_dump())
 
 
 def number(amount: Decimal | None) -> msgspec.Raw | None:

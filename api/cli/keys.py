@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, DataDir
+from api.cli.options import (
+    DEFAULT_DATA_DIR,
+    Concurrent,
+    DataDir,
+    PerMinute,
+    TokensPerMinute,
+    limits_given,
+)
 from api.cli.secrets import new_seal_key
 from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
 from api.routes.keys import change_of, document_of, options_of
@@ -44,9 +51,9 @@ Networks = Annotated[
         help="An address or network it may be used from; give it again for more. Everywhere else.",
     ),
 ]
-PerMinute = Annotated[int | None, typer.Option(help="Requests per minute.")]
-TokensPerMinute = Annotated[int | None, typer.Option(help="Tokens per minute.")]
-Concurrent = Annotated[int | None, typer.Option(help="Requests at a time.")]
+Budget = Annotated[
+    str | None, typer.Option(help="The id of a budget of its own, beside its user's.")
+]
 Expiry = Annotated[str | None, typer.Option(help="An ISO 8601 time from which on it is refused.")]
 
 
@@ -78,6 +85,7 @@ def create(
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
+    budget: Budget = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -91,7 +99,8 @@ def create(
         allowed_models=model or None,
         scopes=scope,
         ip_allow_list=allow_from,
-        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
+        budget_id=budget,
         expires_at=expires_at,
     )
 
@@ -134,6 +143,7 @@ def update(
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
+    budget: Budget = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -146,7 +156,8 @@ def update(
         allowed_models=model or None,
         scopes=scope or None,
         ip_allow_list=[] if allow_from_everywhere else allow_from or None,
-        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
+        budget_id=budget,
         expires_at=expires_at,
     )
     key_id, change = _key_id(key), change_of(body)
@@ -200,16 +211,6 @@ def _key_id(key: str) -> str:
     """A secret is not passed on: not even into an error message."""
     parsed = ApiKey.parse(key)
     return key if parsed is None else parsed.public_id
-
-
-def _limits(requests: int | None, tokens: int | None, concurrent: int | None) -> object:
-    """None where none is named."""
-    given = {
-        "requests_per_minute": requests,
-        "tokens_per_minute": tokens,
-        "concurrent": concurrent,
-    }
-    return given if any(limit is not None for limit in given.values()) else None
 
 
 def _row(key: KeyInfo) -> tuple[str, ...]:

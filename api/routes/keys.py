@@ -7,19 +7,17 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.management import Management, actor_of, answer, moment, nothing, route_for
+from api.management import Management, actor_of, answer, limits_of, moment, nothing, route_for
 from api.schemas.bodies import (
     InPath,
     KeyChangeBody,
     Limit,
-    LimitsBody,
     NewKeyBody,
     RotationBody,
     Skip,
     Wanted,
 )
 from api.schemas.management import documented
-from shared.account import RateLimits
 from shared.api_key import PREFIX, ApiKey
 from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
 
@@ -85,8 +83,9 @@ def options_of(body: NewKeyBody) -> KeyOptions:
         user_field=body.user_field,
         expires_at=body.expires_at,
         metadata=body.metadata,
-        limits=_limits(body.limits),
+        limits=limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
+        budget_id=body.budget_id,
     )
 
 
@@ -100,13 +99,10 @@ def change_of(body: KeyChangeBody) -> KeyChange:
         best_lane=body.best_lane,
         allowed_models=None if body.allowed_models is None else frozenset(body.allowed_models),
         user_field=body.user_field,
-        limits=None if body.limits is None else _limits(body.limits),
+        limits=None if body.limits is None else limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
+        budget_id=body.budget_id,
     )
-
-
-def _limits(body: LimitsBody) -> RateLimits:
-    return RateLimits(**body.model_dump())
 
 
 def document_of(info: KeyInfo) -> dict[str, Any]:
@@ -139,4 +135,7 @@ def _common(info: KeyInfo) -> dict[str, Any]:
         "limits": msgspec.structs.asdict(info.limits),
         "ip_allow_list": info.ip_allow_list,
         "previous_valid_until": moment(info.previous_valid_until),
+        "budget_id": None if info.budget_id is None else str(info.budget_id),
+        "budget_started_at": moment(info.budget_started_at),
+        "next_budget_reset_at": moment(info.next_budget_reset_at),
     }

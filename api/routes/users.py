@@ -3,9 +3,19 @@
 from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.management import Management, actor_of, answer, moment, nothing, number, route_for
+from api.management import (
+    Management,
+    actor_of,
+    answer,
+    limits_of,
+    moment,
+    nothing,
+    number,
+    route_for,
+)
 from api.schemas.bodies import InPath, Limit, NewUserBody, Skip, Tenant, UserChangeBody, Wanted
 from api.schemas.management import documented
 from shared.caller import DEFAULT_TENANT
@@ -27,7 +37,7 @@ def router(management: Management, prefix: str) -> APIRouter:
     @routes.post("", **documented("create_user", "User", "404", "409"))
     async def create_user(request: Request, body: NewUserBody) -> Response:
         """Make a user, or revive a deleted one: without its keys, and with nothing spent."""
-        made = await users.create(NewUser(**body.model_dump()), actor_of(request))
+        made = await users.create(new_user(body), actor_of(request))
         return answer({**_common(made), "spend": number(ZERO)})
 
     @routes.get("", **documented("list_users", "UserList"))
@@ -47,7 +57,7 @@ def router(management: Management, prefix: str) -> APIRouter:
     ) -> Response:
         """Change a user. Naming a budget, the present one too, starts its window anew."""
         # First the change: somebody can be blocked while nothing can be said of their spend.
-        change = UserChange(**body.model_dump())
+        change = change_of(body)
         changed = await users.update(user_id, change, actor_of(request), tenant=tenant)
         [document] = await shown(changed)
         return answer(document)
@@ -61,6 +71,15 @@ def router(management: Management, prefix: str) -> APIRouter:
         return nothing()
 
     return routes
+
+
+def new_user(body: NewUserBody) -> NewUser:
+    return NewUser(**{**body.model_dump(), "limits": limits_of(body.limits)})
+
+
+def change_of(body: UserChangeBody) -> UserChange:
+    limits = None if body.limits is None else limits_of(body.limits)
+    return UserChange(**{**body.model_dump(), "limits": limits})
 
 
 async def documents_of(spend: SpendReader, *users: UserInfo) -> list[dict[str, Any]]:
@@ -91,4 +110,5 @@ def _common(user: UserInfo) -> dict[str, Any]:
         "current_requests": 0,
         "current_tokens": 0,
         "tenant": user.tenant,
+        "limits": msgspec.structs.asdict(user.limits),
     }
