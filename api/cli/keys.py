@@ -1,11 +1,13 @@
 """`gateway keys`: makes, lists, changes, rotates and revokes API keys, and makes sealing keys."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from api.cli.environment import settings_for
 from api.cli.options import (
     DEFAULT_DATA_DIR,
     Concurrent,
@@ -15,8 +17,8 @@ from api.cli.options import (
     limits_given,
 )
 from api.cli.secrets import new_seal_key
-from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
-from api.routes.keys import change_of, document_of, options_of
+from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table, with_spend
+from api.routes.keys import change_of, documents_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
 from shared.caller import DEFAULT_TENANT
@@ -125,7 +127,7 @@ def list_keys(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 def show_key(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Show all that is known of a key, as the API does."""
     key_id = _key_id(key)
-    show(document_of(in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).get(key_id))))
+    _show(data_dir, lambda store: store.get(key_id))
 
 
 def update(
@@ -161,8 +163,7 @@ def update(
         expires_at=expires_at,
     )
     key_id, change = _key_id(key), change_of(body)
-    changed = in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).update(key_id, change, CLI))
-    show(document_of(changed))
+    _show(data_dir, lambda store: store.update(key_id, change, CLI))
 
 
 def rotate(
@@ -201,6 +202,14 @@ def delete(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 def seal() -> None:
     """Print a fresh sealing key for GATEWAY_SEAL_KEYS: 32 random bytes in base64."""
     typer.echo(new_seal_key())
+
+
+def _show(data_dir: Path, find: Callable[[KeyStore], Awaitable[KeyInfo]]) -> None:
+    async def ask(engine: Engine) -> list[dict[str, Any]]:
+        found = await find(KeyStore(engine, CLOCK))
+        return await with_spend(settings_for(data_dir), lambda spend: documents_of(spend, found))
+
+    show(in_store(data_dir, ask)[0])
 
 
 def key_table(keys: Sequence[KeyInfo]) -> list[str]:

@@ -2,12 +2,23 @@
 
 import uuid
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.management import Management, actor_of, answer, limits_of, moment, nothing, route_for
+from api.counted_spend import CountedSpend, Money
+from api.management import (
+    Management,
+    actor_of,
+    answer,
+    limits_of,
+    moment,
+    nothing,
+    number,
+    route_for,
+)
 from api.schemas.bodies import (
     InPath,
     KeyChangeBody,
@@ -30,6 +41,7 @@ def router(management: Management, prefix: str) -> APIRouter:
         include_in_schema=prefix == "/v1",
     )
     keys = management.keys
+    shown = partial(documents_of, management.spend)
 
     @routes.post("", **documented("create_key", "NewKey", "404"))
     async def create_key(request: Request, body: NewKeyBody) -> Response:
@@ -41,17 +53,21 @@ def router(management: Management, prefix: str) -> APIRouter:
     async def list_keys(tenant: Wanted = None, skip: Skip = 0, limit: Limit = 100) -> Response:
         """All keys, in the order they were made."""
         found = await keys.list_keys(tenant=tenant, skip=skip, limit=limit)
-        return answer([document_of(info) for info in found])
+        return answer(await shown(*found))
 
     @routes.get("/{key_id}", **documented("get_key", "Key", "404"))
     async def get_key(key_id: InPath) -> Response:
         """One key, by its id or its public id."""
-        return answer(document_of(await keys.get(key_id)))
+        [document] = await shown(await keys.get(key_id))
+        return answer(document)
 
     @routes.patch("/{key_id}", **documented("update_key", "Key", "404"))
     async def update_key(request: Request, key_id: InPath, body: KeyChangeBody) -> Response:
         """Change a key, in every process within a second."""
-        return answer(document_of(await keys.update(key_id, change_of(body), actor_of(request))))
+        # First the change: a key can be stopped while nothing can be said of its spend.
+        changed = await keys.update(key_id, change_of(body), actor_of(request))
+        [document] = await shown(changed)
+        return answer(document)
 
     @routes.delete("/{key_id}", **documented("delete_key", None, "404"))
     async def delete_key(request: Request, key_id: InPath) -> Response:
@@ -105,8 +121,19 @@ def change_of(body: KeyChangeBody) -> KeyChange:
     )
 
 
-def document_of(info: KeyInfo) -> dict[str, Any]:
-    return {**_common(info), "last_used_at": moment(info.last_used_at)}
+async def documents_of(spend: CountedSpend, *keys: KeyInfo) -> list[dict[str, Any]]:
+    """Raises what the reader of spend raises."""
+    found = await spend.of_keys(keys)
+    return [_document(info, money) for info, money in zip(keys, found, strict=True)]
+
+
+def _document(info: KeyInfo, money: Money) -> dict[str, Any]:
+    return {
+        **_common(info),
+        "last_used_at": moment(info.last_used_at),
+        "spend": number(money.spent),
+        "reserved": number(money.held),
+    }
 
 
 def _with_secret(key: ApiKey, info: KeyInfo) -> dict[str, Any]:

@@ -60,20 +60,23 @@ _KEY: Json = {
     },
     **_BUDGET,
 }
-KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT})
+_MONEY: Json = {
+    "spend": {**NUMBER, "description": "US dollars."},
+    "reserved": {**NUMBER, "description": "Held for calls that run."},
+}
+KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT, **_MONEY})
 NEW_KEY: Json = _object({**_KEY, "key": {**STRING, "description": "Shown this once."}})
 
 USER: Json = _object(
     {
         "user_id": STRING,
         "alias": MAYBE_STRING,
-        "spend": {**NUMBER, "description": "US dollars."},
+        **_MONEY,
         **_BUDGET,
         "blocked": BOOLEAN,
         "created_at": MOMENT,
         "updated_at": MOMENT,
         "metadata": OBJECT,
-        "reserved": {**NUMBER, "description": "Held for calls that run."},
         "reserved_requests": COUNTER,
         "reserved_tokens": COUNTER,
         "current_requests": {**COUNTER, "description": "Against a limit of a budget's."},

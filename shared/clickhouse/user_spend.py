@@ -1,4 +1,4 @@
-"""What users have spent, summed from their spend rows."""
+"""What users and keys have spent, summed from their spend rows."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing_extensions import override
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.spend import FOLDED
 from shared.money import ZERO
-from shared.spend import Spender, SpendReader
+from shared.spend import KeySpender, Spender, SpendReader
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -23,10 +23,12 @@ WHERE tenant = {{tenant:String}} AND billed AND has({{users:Array(String)}}, use
 GROUP BY user
 """  # noqa: S608 - a constant; values are parameters
 
-_OF_KEY = f"""
-SELECT sum(cost_usd) FROM {FOLDED}
-WHERE key_id = {{key:String}} AND billed
-  AND toUnixTimestamp64Micro(created_at) >= {{since:Int64}}
+_OF_KEYS = f"""
+SELECT key_id, sum(cost_usd) FROM {FOLDED}
+WHERE billed AND has({{keys:Array(String)}}, key_id)
+  AND toUnixTimestamp64Micro(created_at)
+      >= {{since:Array(Int64)}}[indexOf({{keys:Array(String)}}, key_id)]
+GROUP BY key_id
 """  # noqa: S608 - a constant; values are parameters
 
 
@@ -49,9 +51,19 @@ class UserSpend(SpendReader):
 
     @override
     async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        parameters = {"key": key_id, "since": _micros(since)}
-        [(total,)] = await self._clickhouse.query(_OF_KEY, parameters)
-        return Decimal(total or 0)
+        [total] = await self.spent_by_keys([KeySpender(key_id, since)])
+        return total
+
+    @override
+    async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
+        if not keys:
+            return []
+        parameters = {
+            "keys": [one.key_id for one in keys],
+            "since": [_micros(one.since) for one in keys],
+        }
+        sums = dict(await self._clickhouse.query(_OF_KEYS, parameters))
+        return [sums.get(one.key_id, ZERO) for one in keys]
 
 
 def _parameters(tenant: str, spenders: Sequence[Spender]) -> dict[str, object]:

@@ -4,11 +4,13 @@ Admission decides by these counters. One that is not there is never taken for ze
 when the ledger has every row that was written before, and if nothing was charged since it was asked.
 """
 
+import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from shared.account import Budget
+from shared.account import Budget, to_ms
 from shared.money import from_nano, to_nano
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
@@ -24,11 +26,21 @@ class Load(NamedTuple):
     """The spend entry up to which the ledger must have them all."""
 
 
-class Money(NamedTuple):
+class Counted(NamedTuple):
     """What an account has spent in its window, and holds."""
 
-    spent: Decimal
+    spent: Decimal | None
+    """None: not loaded."""
     held: Decimal
+    started_ms: int
+    """Of the window, as the counter has it."""
+    since_ms: int
+
+    def is_of(self, started: datetime | None, since: datetime | None) -> bool:
+        """Whether it counts in this window of Postgres', or in a later one: as admission judges."""
+        if self.spent is None:
+            return False
+        return (to_ms(started) or 0) <= self.started_ms and (to_ms(since) or 0) <= self.since_ms
 
 
 class Accounts:
@@ -58,13 +70,10 @@ class Accounts:
         )
         return answer == b"loaded"
 
-    async def money(self, client: Client, suffixes: Sequence[str]) -> list[Money | None]:
-        """None for those that are not loaded."""
-        answers = [
-            client.call(b"HMGET", self.keys.account(suffix), b"spend", b"held")
-            for suffix in suffixes
-        ]
-        return [_money(*await answer) for answer in answers]
+    async def counted(self, client: Client, suffixes: Sequence[str]) -> list[Counted]:
+        """One for each, in their order."""
+        asked = [client.call(b"HMGET", self.keys.account(suffix), *_COUNTED) for suffix in suffixes]
+        return [_counted(*answer) for answer in await asyncio.gather(*asked)]
 
     async def extend_hold(self, client: Client, claim: Claim, nano: int) -> bytes:
         """b"ok", b"denied", b"gone" or b"fenced"."""
@@ -81,5 +90,11 @@ def _position(entry: bytes) -> tuple[int, int]:
     return int(time), int(number)
 
 
-def _money(spend: bytes | None, held: bytes | None) -> Money | None:
-    return None if spend is None else Money(from_nano(int(spend)), from_nano(int(held or 0)))
+_COUNTED = (b"spend", b"held", b"started", b"since")
+
+
+def _counted(
+    spend: bytes | None, held: bytes | None, started: bytes | None, since: bytes | None
+) -> Counted:
+    spent = None if spend is None else from_nano(int(spend))
+    return Counted(spent, from_nano(int(held or 0)), int(started or 0), int(since or 0))
