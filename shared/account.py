@@ -47,6 +47,16 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int = 0
     """Requests admitted from then on count."""
 
+    def window_at(self, now_ms: int) -> tuple[int, int | None]:
+        """Start and end of the window after the one that ended, as the script resets it: windows in
+        which nothing was asked are passed over. Only for a budget whose window has ended."""
+        assert self.resets_ms is not None  # noqa: S101 - it has ended
+        if not self.duration_ms:
+            return self.resets_ms, None
+        passed = (now_ms - self.resets_ms) // self.duration_ms
+        start = self.resets_ms + passed * self.duration_ms
+        return start, start + self.duration_ms
+
 
 class Account(msgspec.Struct, frozen=True):
     """One scope a request is checked against. Only those with a budget or a limit are ever made."""

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     """How long a process may finish its work after SIGTERM."""
     ledger_keep_days: int = Field(0, ge=0)
     """How long spend rows are kept; 0: for good. Their hourly sums always are."""
+    webhook_url: SecretStr = SecretStr("")
+    """Where budget events are sent; empty: nowhere. It may hold a secret."""
+    webhook_secret: SecretStr = SecretStr("")
+    """Signs them: `whsec_` and base64."""
+    webhook_allow_private: bool = False
+    """Whether the webhook may be inside the deployment."""
     log_level: str = "info"
 
     @field_validator("seal_keys")

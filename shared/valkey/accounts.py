@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from shared.account import Budget, to_ms
 from shared.money import from_nano, to_nano
-from shared.valkey.client import Client
+from shared.valkey.client import Client, CommandRefused
 from shared.valkey.keys import ShardKeys
 from shared.valkey.lane import Claim
-from shared.valkey.scripts import BEGIN_LOAD, EXTEND_HOLD, FINISH_LOAD
+from shared.valkey.scripts import BEGIN_LOAD, EXTEND_HOLD, FINISH_LOAD, RESET_ACCOUNT
+from shared.valkey.terms import NEVER, pack_budget
 
 
 class Load(NamedTuple):
@@ -55,10 +56,10 @@ class Accounts:
         answer: list[Any] = await client.script(BEGIN_LOAD, keys, (int(job_seconds * 1000),))
         return None if answer[0] == b"loaded" else Load(answer[1], answer[2])
 
-    async def has_drained(self, client: Client, load: Load) -> bool:
-        """Whether the ledger has every row that was there when the load began."""
+    async def has_drained(self, client: Client, last_row: bytes) -> bool:
+        """Whether the ledger has every row up to this one."""
         first = await client.call(b"XRANGE", self.keys.spend, b"-", b"+", b"COUNT", 1)
-        return not first or _position(first[0][0]) > _position(load.last_row)
+        return not first or _position(first[0][0]) > _position(last_row)
 
     async def finish_load(
         self, client: Client, suffix: str, load: Load, spent: Decimal, budget: Budget
@@ -74,6 +75,37 @@ class Accounts:
         """One for each, in their order."""
         asked = [client.call(b"HMGET", self.keys.account(suffix), *_COUNTED) for suffix in suffixes]
         return [_counted(*answer) for answer in await asyncio.gather(*asked)]
+
+    async def reset(self, client: Client, suffix: str, budget: Budget, now_ms: int) -> str:
+        """`reset`, `current` (its window has not ended) or `unloaded`."""
+        answer: bytes = await client.script(
+            RESET_ACCOUNT,
+            (self.keys.account(suffix), self.keys.events),
+            (suffix, pack_budget(budget), now_ms),
+        )
+        return answer.decode()
+
+    async def announce_reset(
+        self, client: Client, suffix: str, budget: Budget, *, spent: Decimal, now_ms: int
+    ) -> None:
+        """As the script would, for an account that is not loaded."""
+        at, after = budget.window_at(now_ms)
+        await client.call(
+            *(b"XADD", self.keys.events, b"*", b"kind", b"budget_reset", b"account", suffix),
+            *(b"budget", budget.budget_id, b"spend", to_nano(spent), b"at", at),
+            *(b"next", after or NEVER),
+        )
+
+    async def last_row(self, client: Client) -> bytes:
+        """The entry of the spend row that was written last."""
+        try:
+            info = await client.call(b"XINFO", b"STREAM", self.keys.spend)
+        except CommandRefused as error:
+            if "no such key" in str(error):
+                return b"0-0"
+            raise
+        last: bytes = dict(zip(info[::2], info[1::2], strict=True))[b"last-generated-id"]
+        return last
 
     async def extend_hold(self, client: Client, claim: Claim, nano: int) -> bytes:
         """b"ok", b"denied", b"gone" or b"fenced"."""
