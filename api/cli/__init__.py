@@ -16,6 +16,7 @@ FAMILIES = {
     "users": "users",
     "budgets": "budgets",
     "pricing": "pricing",
+    "reconcile": "reconcile",
     "config": "config",
     "catalog": "catalog",
     "health": "health",

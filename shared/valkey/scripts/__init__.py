@@ -41,6 +41,8 @@ EXTEND_HOLD = Script("extend_hold.v1")
 BEGIN_LOAD = Script("begin_load.v1")
 FINISH_LOAD = Script("finish_load.v1")
 RESET_ACCOUNT = Script("reset_account.v1", uses=(LIMITS, ADMISSION))
+RECONCILE_HOLDS = Script("reconcile_holds.v1")
+CORRECT_SPEND = Script("correct_spend.v1")
 NOTIFY = Script("notify.v1")
 HEARTBEAT = Script("heartbeat.v1", uses=(SERVER_AGE,))
 RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
@@ -57,4 +59,5 @@ ALL = (
     *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
     *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD, CACHE_PUT),
     *(PROBE, EXTEND_HOLD, BEGIN_LOAD, FINISH_LOAD, RESET_ACCOUNT),
+    *(RECONCILE_HOLDS, CORRECT_SPEND),
 )
