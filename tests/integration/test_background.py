@@ -3,15 +3,25 @@
 import asyncio
 import os
 import signal
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate
 from shared.clickhouse.spend import SpendTable
+from shared.clock import StillClock, SystemClock
 from shared.embedded.servers import EmbeddedServers, GivenUrls
+from shared.postgres.audit import CLI
+from shared.postgres.budgets import BudgetStore, BudgetTerms
+from shared.postgres.engine import make_engine
+from shared.postgres.migrate import migrate as migrate_postgres
+from shared.postgres.users import NewUser, UserStore
+from shared.postgres.windows import WindowStore
 from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import plain_client
 from tests.integration.metering import Process, process, until
+from tests.integration.test_webhook import SECRET, Receiver, receiving
 from tests.spend_rows import spend_row
 
 KEYS = ShardKeys(0)
@@ -48,6 +58,55 @@ async def test_it_sums_up_what_the_ledger_has(
         await until(is_summed_up, seconds=35)  # the chore comes round each twenty seconds
         assert await background.stop() == 0
     await store.close()
+
+
+async def test_it_resets_a_budget_that_is_due_and_tells_the_webhook(
+    valkey_db: str, database_url: str, clickhouse_url: str, tmp_path: Path
+) -> None:
+    await migrate(clickhouse_url)
+    engine = make_engine(database_url, "test")
+    await migrate_postgres(engine)
+    clock = StillClock(SystemClock().now() - 90)
+    terms = BudgetTerms(max_budget=Decimal(1), budget_duration_sec=60)
+    budget = await BudgetStore(engine, clock).create(terms, CLI)
+    new = NewUser(user_id="u1", budget_id=str(budget.budget_id))
+    made = await UserStore(engine, clock).create(new, CLI)
+    windows = WindowStore(engine)
+
+    async def is_reset() -> bool:
+        return bool(await windows.history_of_user("u1", tenant="default"))
+
+    async with receiving(200) as receiver:
+        urls = {
+            "VALKEY_URL": valkey_db, "DATABASE_URL": database_url,
+            "CLICKHOUSE_URL": clickhouse_url, "GATEWAY_WEBHOOK_SECRET": SECRET,
+            "GATEWAY_WEBHOOK_URL": f"http://127.0.0.1:{receiver.port}/",
+            "GATEWAY_WEBHOOK_ALLOW_PRIVATE": "true",
+        }  # fmt: skip
+        async with process("workers.background", tmp_path, **urls) as background:
+            await until(is_reset, seconds=75)  # the chore comes round each minute
+            await until(lambda: _got(receiver), seconds=10)
+            assert await background.stop() == 0
+    user = await UserStore(engine, clock).get("u1")
+    assert made.next_budget_reset_at is not None
+    assert user.budget_started_at is not None
+    assert user.budget_started_at >= made.next_budget_reset_at - timedelta(milliseconds=1)
+    assert b'"type":"budget.reset"' in receiver.requests[0][1]
+    await engine.dispose()
+
+
+async def test_it_does_not_start_with_a_webhook_that_is_none(
+    valkey_db: str, tmp_path: Path
+) -> None:
+    urls = {"VALKEY_URL": valkey_db, "GATEWAY_WEBHOOK_URL": "https://hooks.example/"}
+    async with process("workers.background", tmp_path, **urls) as background:
+        async with asyncio.timeout(20):
+            assert await background.child.wait() == 1
+        assert "GATEWAY_WEBHOOK_SECRET" in background.log.read_text()
+
+
+async def _got(receiver: Receiver) -> bool:
+    return bool(receiver.requests)
 
 
 async def test_it_outlives_a_valkey_that_is_killed_and_started_again(

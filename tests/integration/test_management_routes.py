@@ -11,9 +11,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from shared.account import key_suffix, user_suffix
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
+from shared.postgres.engine import make_engine
+from shared.postgres.windows import Reset, WindowStore
 from tests.integration.test_api_process import MASTER, bearer, prepared, started
 from tests.spend_rows import spend_row
 
@@ -245,6 +248,41 @@ async def test_budgets_are_made_changed_and_deleted_while_in_use(client, prefix)
     assert (await made(client, budgets, max_budget=0))["max_budget"] == 0
 
 
+async def test_the_history_of_resets_has_exact_money_and_is_of_a_user_or_a_key(
+    client, database_url
+):
+    budget = await made(client, "/v1/budgets", max_budget=2, budget_duration_sec=60)
+    await made(client, "/v1/users", user_id="u1", budget_id=budget["budget_id"])
+    key = await made(client, "/v1/keys", user_id="u1", budget_id=budget["budget_id"])
+    engine = make_engine(database_url, "test")
+    windows, ms = WindowStore(engine), 4_000_000_000_000
+    for suffix, nano in ((user_suffix("default", "u1"), 26_000), (key_suffix(key["public_id"]), 1)):
+        await windows.reset(
+            Reset(
+                account=suffix, budget_id=budget["budget_id"], previous_nano=nano, at_ms=ms,
+                next_ms=ms + 60_000,
+            )
+        )  # fmt: skip
+    await engine.dispose()
+    answer = await client.get("/v1/users/u1/budget-resets")
+    assert b'"previous_spend":0.000026,' in answer.content
+    assert answer.json() == [{
+        "user_id": "u1", "key_id": None, "budget_id": budget["budget_id"],
+        "previous_spend": 0.000026, "reset_at": "2096-10-02T07:06:40+00:00",
+        "next_reset_at": "2096-10-02T07:07:40+00:00",
+    }]  # fmt: skip
+    [line] = (await client.get(f"/v1/keys/{key['public_id']}/budget-resets")).json()
+    assert (line["key_id"], line["user_id"]) == (key["public_id"], "u1")
+    assert (
+        b'"previous_spend":0.000000001'
+        in (await client.get(f"/v1/keys/{key['id']}/budget-resets")).content
+    )
+    paged = await client.get("/v1/users/u1/budget-resets", params={"skip": 1, "limit": 1})
+    assert paged.json() == []
+    moved = (await client.get("/v1/users/u1")).json()
+    assert moved["budget_started_at"] == "2096-10-02T07:06:40+00:00"
+
+
 async def test_a_price_that_was_set_is_listed_and_one_that_was_deleted_is_not(client):
     price = {"input_price_per_million": 0.1, "output_price_per_million": 2}
     before = (await client.get("/v1/models")).json()["data"]
@@ -428,6 +466,12 @@ async def test_budgets_of_keys_soft_limits_and_limits_of_users_are_managed(clien
     info = (await client.get(f"{prefix}/keys/{key['id']}")).json()
     same = (await client.patch(f"{prefix}/keys/{key['id']}", json={"budget_id": None})).json()
     assert same == info
+    assert (info["spend"], info["reserved"]) == (0, 0)
+    for path in ("users/u1", f"keys/{key['id']}"):
+        assert (await client.get(f"{prefix}/{path}/budget-resets")).json() == []
+    for path, what in (("users/x", "User"), ("keys/x", "API key")):
+        nobody = await client.get(f"{prefix}/{path}/budget-resets")
+        assert_refused(nobody, 404, f"{what} with id 'x' not found")
     theirs = await made(client, f"{prefix}/budgets", tenant="theirs")
     text = f"Budget with id '{theirs['budget_id']}' not found"
     for answer in (

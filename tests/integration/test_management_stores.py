@@ -28,7 +28,7 @@ from shared.postgres.pricing import PriceStore
 from shared.postgres.tables import audit_log, budget_resets
 from shared.postgres.users import NewUser, UserChange, UserStore
 from shared.price import Price, SeedPrice
-from shared.spend import Spender
+from shared.spend import KeySpender, Spender
 from tests.spend_rows import ADMITTED, spend_row
 
 ADMIN = Actor("master", "192.0.2.7", "0198-request")
@@ -408,4 +408,10 @@ async def test_spend_is_what_was_billed_to_a_user_since_its_beginning(clickhouse
         Decimal("0.00000002")
     ]
     assert await UserSpend(clickhouse).spent([]) == []
+    of_keys = [KeySpender("nobody", None), KeySpender("key_1", None), KeySpender("key_2", later)]
+    assert await UserSpend(clickhouse).spent_by_keys(of_keys) == [
+        Decimal(0), Decimal("0.000054021"), Decimal(0)
+    ]  # fmt: skip
+    assert await UserSpend(clickhouse).spent_by_key("key_1", later) == Decimal("0.00005402")
+    assert await UserSpend(clickhouse).spent_by_keys([]) == []
     await clickhouse.close()
