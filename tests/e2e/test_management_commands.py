@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 import httpx
+import redis
 
 from tests.e2e.started import StartedGateway, until
 
@@ -89,3 +90,28 @@ def test_a_key_is_changed_rotated_and_deleted_by_hand(gateway: StartedGateway) -
     again = gateway.run("keys", "revoke", rotated)
     assert again.returncode == 1
     assert rotated.rpartition("-")[2] not in again.stderr
+
+
+def test_counters_are_reconciled_with_the_ledger_beside_a_running_gateway(
+    gateway: StartedGateway,
+) -> None:
+    user = f"u-{uuid.uuid4().hex}"
+    budget = said(gateway, "budgets", "create", "--max-budget=5", "--soft-budget=4")
+    assert shown(gateway, "budgets", "show", budget)["soft_budget"] == 4
+    said(gateway, "users", "create", user, f"--budget={budget}", "--requests-per-minute=50")
+    key = said(gateway, "keys", "create", f"--user={user}", f"--budget={budget}")
+    body = {"model": "sim_echo", "messages": [{"role": "user", "content": "hello"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    chat = f"{gateway.ready.base_url}/v1/chat/completions"
+    assert httpx.post(chat, json=body, headers=headers, timeout=30).status_code == 200
+    assert said(gateway, "reconcile") == "every counter is right"
+    found = shown(gateway, "users", "show", user)
+    assert (found["limits"]["requests_per_minute"], found["reserved"]) == (50, 0)
+    public_id = shown(gateway, "keys", "show", key)["public_id"]
+    with redis.Redis.from_url(gateway.ready.valkey_url) as valkey:
+        valkey.hincrby(f"{{s0}}:account:key:{public_id}", "spend", 7)
+    differs = gateway.run("reconcile")
+    assert (differs.returncode, f"key:{public_id}" in differs.stdout) == (1, True)
+    assert "set" in said(gateway, "reconcile", "--fix")
+    assert said(gateway, "reconcile") == "every counter is right"
+    assert shown(gateway, "users", "resets", user) == shown(gateway, "keys", "resets", key) == []
