@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from shared.valkey.keys import BACKGROUND_GROUP, METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.plain import CALL_SECONDS, GroupGone, failures, plain_client
 from shared.valkey.processes import FORGET_SECONDS, decode_entry
 from shared.valkey.scripts import SERVER_AGE, UPLOADS, Script
@@ -114,7 +114,7 @@ class Housekeeper:
         """Takes silent consumers that hold nothing off the groups; how many."""
         forgotten = 0
         for keys in self._shards:
-            groups = [(keys.spend, METERING_GROUP)]
+            groups = [(keys.spend, METERING_GROUP), (keys.events, BACKGROUND_GROUP)]
             groups += [(lane, WORKERS_GROUP) for lane in keys.lanes.values()]
             for stream, group in groups:
                 for consumer in await self._consumers(stream, group):

@@ -12,7 +12,7 @@ from shared.metrics import Metrics
 from shared.spend import encode_row
 from shared.valkey import housekeeping
 from shared.valkey.housekeeping import Buried, Housekeeper
-from shared.valkey.keys import METERING_GROUP, WORKERS_GROUP, ShardKeys
+from shared.valkey.keys import BACKGROUND_GROUP, METERING_GROUP, WORKERS_GROUP, ShardKeys
 from shared.valkey.plain import plain_client
 from shared.valkey.processes import own_entry
 from tests.spend_rows import spend_row
@@ -133,16 +133,20 @@ async def test_a_spend_stream_that_no_group_reads_is_left_alone(
 async def test_a_silent_consumer_is_forgotten_unless_it_holds_something(
     keeper: Housekeeper, valkey: Valkey
 ) -> None:
-    lane = KEYS.lane("default")
-    for stream, group in ((KEYS.spend, METERING_GROUP), (lane, WORKERS_GROUP)):
+    groups = (
+        (KEYS.spend, METERING_GROUP),
+        (KEYS.events, BACKGROUND_GROUP),
+        (KEYS.lane("default"), WORKERS_GROUP),
+    )
+    for stream, group in groups:
         await valkey.xgroup_create(stream, group, "0", mkstream=True)
         await valkey.xgroup_createconsumer(stream, group, "idle")
         await valkey.xadd(stream, {"r": "x"})
         await valkey.xreadgroup(group, "holds", {stream: ">"})
     assert await keeper.forget_consumers() == 0
     await asyncio.sleep(0.02)
-    assert await keeper.forget_consumers(0.01) == 2
-    for stream, group in ((KEYS.spend, METERING_GROUP), (lane, WORKERS_GROUP)):
+    assert await keeper.forget_consumers(0.01) == 3
+    for stream, group in groups:
         assert [one["name"] for one in await valkey.xinfo_consumers(stream, group)] == [b"holds"]
         assert (await valkey.xpending(stream, group))["pending"] == 1
 
