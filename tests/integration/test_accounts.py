@@ -225,7 +225,8 @@ async def test_a_soft_limit_warns_each_answer_and_is_told_once(bank: Bank) -> No
     account = of_user(budget=a_budget(1000, soft_nano=500))
     await bank.load(account, "0.000000499")
     _, before = await bank.admitted(account, nano=1)
-    assert before.standing is not None and before.standing.soft_spent is None
+    assert before.standing is not None
+    assert before.standing.soft_spent is None
     await bank.settle(await bank.claim(), nano=1)
     for _ in range(2):
         _, admitted = await bank.admitted(account, nano=1)
@@ -341,7 +342,8 @@ async def test_a_load_begins_again_when_something_was_charged_meanwhile(bank: Ba
     await bank.queue.admit()
     claim = await bank.claim()
     load = await bank.accounts.begin_load(client, account.suffix, job_seconds=60)
-    assert load is not None and account.budget is not None
+    assert load is not None
+    assert account.budget is not None
     await bank.settle(claim, nano=7)
     finish = bank.accounts.finish_load
     assert not await finish(client, account.suffix, load, Decimal(0), account.budget)
@@ -363,7 +365,8 @@ async def test_a_job_that_began_before_its_user_had_a_budget_is_charged_to_it(ba
 async def test_a_second_load_finds_the_first(bank: Bank) -> None:
     client, account = bank.queue.client, of_user(budget=a_budget())
     first = await bank.accounts.begin_load(client, account.suffix, job_seconds=60)
-    assert first is not None and account.budget is not None
+    assert first is not None
+    assert account.budget is not None
     assert await bank.load(account, "0.000000005")
     finish = bank.accounts.finish_load
     assert await finish(client, account.suffix, first, Decimal(9), account.budget)
@@ -379,7 +382,8 @@ async def test_requests_of_a_minute_are_counted_exactly(bank: Bank) -> None:
     left = []
     for _ in range(3):
         _, admitted = await bank.admitted(account)
-        assert admitted.standing is not None and admitted.standing.requests is not None
+        assert admitted.standing is not None
+        assert admitted.standing.requests is not None
         left.append(admitted.standing.requests.left)
     assert left == [2, 1, 0]
     with pytest.raises(RateLimited, match="Rate limit exceeded") as refused:
@@ -429,7 +433,8 @@ async def test_the_tightest_of_several_limits_decides(bank: Bank) -> None:
     model = model_account("sim_echo", RateLimits(requests_per_minute=5))
     for left in (1, 0):
         _, admitted = await bank.admitted(user, key, model)
-        assert admitted.standing is not None and admitted.standing.requests is not None
+        assert admitted.standing is not None
+        assert admitted.standing.requests is not None
         assert admitted.standing.requests[:2] == (2, left)
     with pytest.raises(RateLimited) as refused:
         await bank.admit(user, key, model)
@@ -446,7 +451,8 @@ async def test_tokens_of_a_minute_flow_back_and_are_corrected_by_what_was_used(b
     assert 1.0 <= refused.value.retry_after <= 2.1, "100 tokens come back each second"
     await bank.settle(await bank.claim(), tokens=100)
     _, admitted = await bank.admitted(account, tokens=300)
-    assert admitted.standing is not None and admitted.standing.tokens is not None
+    assert admitted.standing is not None
+    assert admitted.standing.tokens is not None
     assert 5590 <= admitted.standing.tokens.left <= 5700
 
 
