@@ -67,4 +67,5 @@ def test_a_hold_is_rounded_up_to_a_nano_dollar() -> None:
 
 def test_the_rates_are_the_dearest_of_their_kind() -> None:
     price = Price(Decimal(1), Decimal(2), audio_input=Decimal(5), reasoning=Decimal(7))
-    assert (input_rate(price), output_rate(price)) == (5, 7)
+    assert input_rate(price) == Decimal(5)
+    assert output_rate(price) == Decimal(7)
