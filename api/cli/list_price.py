@@ -14,7 +14,7 @@ from shared.money import ZERO
 from shared.price import LongContext, Price, faults
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 KINDS = {
     "input_mtok": ("input", 1),
@@ -59,10 +59,9 @@ class Listed:
 
 
 class PriceList:
-    """The package is imported here: it takes half a second, and only this needs it."""
+    """`load_list()` makes it."""
 
-    def __init__(self) -> None:
-        from genai_prices.data import providers
+    def __init__(self, providers: "list[Provider]") -> None:
         from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id
 
         self._snapshot = DataSnapshot(providers=providers, from_auto_update=False)
@@ -86,6 +85,8 @@ class PriceList:
         found = known.find_model(model, all_providers=self._snapshot.providers)
         if found is None:
             raise NotTaken(f"the list of {known.id} does not have it")
+        if not found.prices:
+            raise NotTaken("it has no price")
         notes: list[str] = []
         prices: list[Dated] = []
         for moment in (at, *_starts(found, after=at)):
@@ -93,6 +94,13 @@ class PriceList:
             if not prices or prices[-1].price != price:
                 prices.append(Dated(moment, price))
         return Listed(f"{known.id}/{found.id}", prices, list(dict.fromkeys(notes)))
+
+
+def load_list() -> PriceList:
+    """The package is imported here: it takes half a second, and nothing else needs it."""
+    from genai_prices.data import providers
+
+    return PriceList(providers)
 
 
 def _starts(model: "ModelInfo", *, after: datetime) -> list[datetime]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.environment import settings_for
-from api.cli.list_price import PriceList
+from api.cli.list_price import load_list
 from api.cli.options import DEFAULT_DATA_DIR, At, DataDir
 from api.cli.price_plan import Change, Plan, Wanted, ways
 from api.cli.store import CLOCK, Times, checked, in_store, stored_catalog, table
@@ -51,7 +51,7 @@ def import_prices(
 
     async def ask(engine: Engine) -> list[Change]:
         store, document = PriceStore(engine, CLOCK), await stored_catalog(engine)
-        plan = Plan(PriceList(), DatedPrices(await store.charged_from(at)), document, secret)
+        plan = Plan(load_list(), DatedPrices(await store.charged_from(at)), document, secret)
         changes = [one for way in ways(document, wanted) for one in plan.changes(way, wanted)]
         _tell(plan.notes)
         for change in changes if accept else ():

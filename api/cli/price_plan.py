@@ -71,7 +71,10 @@ def ways(document: Document, wanted: Wanted) -> list[Way]:
         found = [way for way in every if key in (way.model, way.key)]
         if not found and key not in document.models:
             found = [Way(_route(key), key, None)]
-    return list({way.key: way for way in reversed(found)}.values())[::-1]
+    first: dict[str, Way] = {}
+    for way in found:
+        first.setdefault(way.key, way)
+    return list(first.values())
 
 
 def _route(key: str) -> ModelProvider:
