@@ -131,6 +131,7 @@ class QueueLimits(_Table, frozen=True):
 class Compat(_Table, frozen=True):
     accept_stop_string: bool = False
     always_stream_usage: bool = False
+    usage_cost: bool = False
 
 
 class Dryrun(_Table, frozen=True):

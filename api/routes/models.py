@@ -40,7 +40,7 @@ class Models:
     ) -> None:
         self._catalog = catalog
         self._availability = availability
-        self._prices = prices
+        self._book = prices
         self._clock = clock
         self._started = int(clock.now())
         """The catalog does not say when a model was made; the process's start has to do."""
@@ -66,7 +66,7 @@ class Models:
         """By name: what can be served, and what has a price and is not inactive."""
         hidden = set(_inactive(catalog.document))
         priced = {}
-        for key in self._prices.created():
+        for key in self._book.prices.created():
             target = None if key in hidden else catalog.resolve(key)
             if target is not None and target.name not in hidden:
                 priced[key] = target.model
@@ -79,9 +79,9 @@ class Models:
             if self._availability.is_on(document.providers[route.provider])
         ]
         first = (routes or model.providers)[0]
-        price = self._prices.of_route(first, name, self._clock.now()) or model.price
+        price = self._book.prices.of_route(first, name, self._clock.now()) or model.price
         is_listed = name in document.models
-        created = None if is_listed else self._prices.created().get(name)
+        created = None if is_listed else self._book.prices.created().get(name)
         return {
             "id": name,
             "object": "model",
