@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from shared.account import Account
+
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
 
@@ -11,15 +13,6 @@ DRYRUN_SCOPE = "dryrun"
 CACHE_SCOPE = "cache"
 Scope = Literal["dryrun", "cache"]
 """What a key may be given to do beside asking."""
-
-
-class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What one key may use; None: no limit of its own."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent: int | None = None
-    """Requests at a time."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -40,6 +33,9 @@ class Caller(msgspec.Struct, frozen=True):
 
     user_field: str = "attribute"
     """`attribute`: the body's `user` is a label. `bill`: it names the billed user."""
+
+    accounts: tuple[Account, ...] = ()
+    """Those of the billed user and of the key that have a budget or limits."""
 
 
 ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)

@@ -19,8 +19,8 @@ from api.schemas.bodies import (
     Wanted,
 )
 from api.schemas.management import documented
+from shared.account import RateLimits
 from shared.api_key import PREFIX, ApiKey
-from shared.caller import KeyLimits
 from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
 
 
@@ -105,8 +105,8 @@ def change_of(body: KeyChangeBody) -> KeyChange:
     )
 
 
-def _limits(body: LimitsBody) -> KeyLimits:
-    return KeyLimits(**body.model_dump())
+def _limits(body: LimitsBody) -> RateLimits:
+    return RateLimits(**body.model_dump())
 
 
 def document_of(info: KeyInfo) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
 
+from shared.account import MAX_BUDGET_USD
 from shared.caller import DEFAULT_TENANT, Scope
 from shared.job import Lane
 from shared.money import settle
@@ -22,8 +23,6 @@ MAX_TEXT = 10_000
 MAX_ITEMS = 1_000
 MAX_NETWORKS = 100
 """Each request of such a key looks through them."""
-MAX_USD = 999_999_999_999
-"""Of a budget: far above any, and exact in the counters of Valkey's scripts and in ClickHouse."""
 MAX_PRICE = 999_999
 """US dollars per million; what the spend row's column holds."""
 PRICE_STEP = Decimal("0.000000000001")
@@ -102,9 +101,9 @@ Networks = Annotated[list[Network], Field(max_length=MAX_NETWORKS)]
 UserField = Literal["attribute", "bill"]
 Usd = Annotated[
     Decimal,
-    Field(ge=0, le=MAX_USD),
+    Field(ge=0, le=MAX_BUDGET_USD),
     AfterValidator(settle),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_USD}),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_BUDGET_USD}),
 ]
 UsdPerMillion = Annotated[
     Decimal,

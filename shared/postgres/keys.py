@@ -13,13 +13,15 @@ from sqlalchemy import Row, Select, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shared.account import RateLimits
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT, Caller, KeyLimits
+from shared.caller import DEFAULT_TENANT, Caller
 from shared.clock import Clock, utc
 from shared.errors import NotFound
+from shared.postgres.accounts import account_columns, budget_in, key_account, user_account
 from shared.postgres.audit import GATEWAY, Actor, Change, record
 from shared.postgres.budgets import parse_uuid
-from shared.postgres.tables import api_keys, users
+from shared.postgres.tables import api_keys, budgets, users
 from shared.postgres.users import COLUMNS as USER_COLUMNS
 from shared.postgres.users import info_of as user_of
 
@@ -44,7 +46,7 @@ class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
     user_field: str = "attribute"
     expires_at: datetime | None = None
     metadata: Mapping[str, Any] = {}
-    limits: KeyLimits = KeyLimits()
+    limits: RateLimits = RateLimits()
     ip_allow_list: Sequence[str] = ()
     """Networks; empty: from everywhere."""
 
@@ -60,7 +62,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     best_lane: str | None = None
     allowed_models: frozenset[str] | None = None
     user_field: str | None = None
-    limits: KeyLimits | None = None
+    limits: RateLimits | None = None
     ip_allow_list: Sequence[str] | None = None
 
 
@@ -81,7 +83,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     created_at: datetime
     metadata: dict[str, Any]
-    limits: KeyLimits
+    limits: RateLimits
     ip_allow_list: list[str]
     previous_valid_until: datetime | None
     """Until when the secret before the last rotation works too."""
@@ -279,12 +281,23 @@ class KeyStore:
 
 _INFO = [api_keys.c[name] for name in KeyInfo.__struct_fields__]
 
+_user_budget, _key_budget = budgets.alias(), budgets.alias()
+
 _RECORDS: Select[Any] = select(
     api_keys,
     users.c.blocked.label("user_is_blocked"),
+    users.c.limits.label("user_limits"),
+    *account_columns("user", users, _user_budget),
+    *account_columns("key", api_keys, _key_budget),
     # One that somebody made active again stays useless while its user is deleted.
     (api_keys.c.is_active & users.c.deleted_at.is_(None)).label("is_usable"),
-).join(users, (users.c.tenant == api_keys.c.tenant) & (users.c.user_id == api_keys.c.user_id))
+).select_from(
+    api_keys.join(
+        users, (users.c.tenant == api_keys.c.tenant) & (users.c.user_id == api_keys.c.user_id)
+    )
+    .outerjoin(_user_budget, _user_budget.c.budget_id == users.c.budget_id)
+    .outerjoin(_key_budget, _key_budget.c.budget_id == api_keys.c.budget_id)
+)
 
 
 async def _find(connection: AsyncConnection, key_id: str, *, to_change: bool = False) -> KeyInfo:
@@ -337,7 +350,7 @@ def _allowed(models: frozenset[str] | None) -> list[str] | None:
 
 
 def _info(row: Row[Any]) -> KeyInfo:
-    limits = msgspec.convert(row.limits, KeyLimits)
+    limits = msgspec.convert(row.limits, RateLimits)
     return KeyInfo(**{**row._mapping, "limits": limits})
 
 
@@ -351,6 +364,10 @@ def _record(row: Row[Any]) -> KeyRecord:
         scopes=frozenset(row.scopes),
         allowed_models=None if allowed is None else frozenset(allowed),
         user_field=row.user_field,
+        accounts=(
+            *user_account(row.tenant, row.user_id, row.user_limits, budget_in(row, "user")),
+            *key_account(row.public_id, row.limits, budget_in(row, "key")),
+        ),
     )
     until = row.previous_valid_until
     return KeyRecord(

@@ -42,11 +42,14 @@ budgets = Table(
     Column("tenant", Text, nullable=False),
     # NULL: no limit.
     Column("max_budget", Numeric),
+    # NULL: no warning.
+    Column("soft_budget", Numeric),
     # NULL: never reset.
     Column("budget_duration_sec", Integer),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint("max_budget >= 0", name="max_budget"),
+    CheckConstraint("soft_budget >= 0", name="soft_budget"),
     CheckConstraint("budget_duration_sec > 0", name="budget_duration_sec"),
 )
 
@@ -56,11 +59,13 @@ budget_resets = Table(
     # No foreign keys: the history outlives the user and the budget.
     Column("tenant", Text, nullable=False),
     Column("user_id", Text, nullable=False),
+    # Of a key's own budget; empty: the user's.
+    Column("key_id", Text, nullable=False, server_default=text("''")),
     Column("budget_id", UUID(as_uuid=True), nullable=False),
     Column("previous_spend", Numeric, nullable=False),
     Column("reset_at", DateTime(timezone=True), nullable=False),
     Column("next_reset_at", DateTime(timezone=True)),
-    PrimaryKeyConstraint("tenant", "user_id", "reset_at"),
+    PrimaryKeyConstraint("tenant", "user_id", "key_id", "reset_at"),
 )
 
 users = Table(
@@ -79,6 +84,7 @@ users = Table(
     # From when on spend counts; NULL: from the beginning. Apart from the window, because assigning
     # a budget starts a window and keeps the spend.
     Column("spend_since", DateTime(timezone=True)),
+    Column("limits", JSONB, nullable=False, server_default=_NO_METADATA),
     # Set: hidden, but spend rows and resets of theirs stay readable.
     Column("deleted_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("tenant", "user_id"),
@@ -110,11 +116,17 @@ api_keys = Table(
     # The secret before the last rotation, while both work.
     Column("previous_sha256", LargeBinary),
     Column("previous_valid_until", DateTime(timezone=True)),
+    # A budget of its own, beside its user's; the columns are those of `users`.
+    Column("budget_id", UUID(as_uuid=True), ForeignKey("budgets.budget_id", ondelete="SET NULL")),
+    Column("budget_started_at", DateTime(timezone=True)),
+    Column("next_budget_reset_at", DateTime(timezone=True)),
+    Column("spend_since", DateTime(timezone=True)),
     ForeignKeyConstraint(["tenant", "user_id"], ["users.tenant", "users.user_id"]),
     CheckConstraint("user_field IN ('attribute', 'bill')", name="user_field"),
     CheckConstraint("octet_length(secret_sha256) = 32", name="secret_sha256"),
     CheckConstraint("octet_length(previous_sha256) = 32", name="previous_sha256"),
     Index(None, "tenant", "user_id"),
+    Index(None, "budget_id"),
 )
 
 pricing = Table(

@@ -11,8 +11,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.account import RateLimits
 from shared.api_key import is_secret
-from shared.caller import KeyLimits
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
@@ -223,13 +223,13 @@ async def test_a_key_is_changed_in_what_is_named_alone(keys):
     key, info = await keys.create(KeyOptions(name="ci", scopes=frozenset({"cache"})))
     change = KeyChange(
         allowed_models=frozenset({"m2", "m1"}),
-        limits=KeyLimits(requests_per_minute=5),
+        limits=RateLimits(requests_per_minute=5),
         ip_allow_list=["10.0.0.0/8"],
     )
     changed = await keys.update(str(info.id), change, ADMIN)
     assert (changed.name, changed.scopes) == ("ci", ["cache"])
     assert changed.allowed_models == ["m1", "m2"]
-    assert changed.limits == KeyLimits(requests_per_minute=5)
+    assert changed.limits == RateLimits(requests_per_minute=5)
     networks = (await keys.fetch_many([key.public_id]))[key.public_id].networks
     assert [str(network) for network in networks] == ["10.0.0.0/8"]
     freed = await keys.update(

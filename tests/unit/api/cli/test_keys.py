@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.cli.keys import key_table
-from shared.caller import KeyLimits
+from shared.account import RateLimits
 from shared.postgres.keys import KeyInfo
 
 
@@ -25,7 +25,7 @@ def a_key(**changes: Any) -> KeyInfo:
         "last_used_at": None,
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
         "metadata": {},
-        "limits": KeyLimits(),
+        "limits": RateLimits(),
         "ip_allow_list": [],
         "previous_valid_until": None,
     }

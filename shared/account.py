@@ -1,0 +1,109 @@
+"""An account: what one user, key or model may use, and under which budget.
+
+Whoever asks is checked against several at once: the billed user's, the key's and the model's. What
+they have used and hold is counted in Valkey; this is what they are measured by.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from shared.money import to_nano
+
+Kind = Literal["user", "key", "model"]
+
+MAX_BUDGET_USD = 9_000_000
+"""Valkey's scripts count nano-dollars in doubles, which are exact below 2^53."""
+
+
+class RateLimits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What may be used at a time; None: no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent: int | None = None
+    """Requests at a time."""
+
+    @property
+    def are_none(self) -> bool:
+        return not (self.requests_per_minute or self.tokens_per_minute or self.concurrent)
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget as one account has it: amounts in nano-dollars, times in epoch milliseconds."""
+
+    budget_id: str
+    max_nano: int | None
+    """None: spend is counted and never refused."""
+    soft_nano: int | None = None
+    """From here on answers carry a warning."""
+    duration_ms: int | None = None
+    """None: spend is never reset."""
+    started_ms: int
+    """Of the window. Valkey keeps its own, until a later one comes from Postgres."""
+    resets_ms: int | None = None
+    since_ms: int = 0
+    """Requests admitted from then on count."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One scope a request is checked against. Only those with a budget or a limit are ever made."""
+
+    kind: Kind
+    name: str
+    """Within its kind: `<tenant's length>:<tenant>:<user>`, the key's public id, the model's name."""
+    shown: str
+    """How an error names it."""
+    limits: RateLimits = RateLimits()
+    budget: Budget | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What its keys in Valkey end in."""
+        return f"{self.kind}:{self.name}"
+
+
+def user_name(tenant: str, user: str) -> str:
+    """An account's name; both parts may hold any character."""
+    return f"{len(tenant)}:{tenant}:{user}"
+
+
+def budget_of(
+    *,
+    budget_id: object,
+    max_budget: Decimal | None,
+    soft_budget: Decimal | None,
+    duration_seconds: int | None,
+    started_at: datetime | None,
+    resets_at: datetime | None,
+    since: datetime | None,
+) -> Budget:
+    """From the columns of Postgres."""
+    return Budget(
+        budget_id=str(budget_id),
+        max_nano=None if max_budget is None else _nano(max_budget),
+        soft_nano=None if soft_budget is None else _nano(soft_budget),
+        duration_ms=None if duration_seconds is None else duration_seconds * 1000,
+        started_ms=_ms(started_at) or 0,
+        resets_ms=_ms(resets_at),
+        since_ms=_ms(since) or 0,
+    )
+
+
+def account(
+    kind: Kind, name: str, shown: str, limits: RateLimits, budget: Budget | None
+) -> tuple[Account, ...]:
+    """One account, or none where nothing is to be checked."""
+    if budget is None and limits.are_none:
+        return ()
+    return (Account(kind, name, shown, limits, budget),)
+
+
+def _nano(amount: Decimal) -> int:
+    return to_nano(min(amount, Decimal(MAX_BUDGET_USD)))
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
