@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import override
 
-from api.key_cache import VALID_SECONDS, KeyCache
+from api.key_cache import KeyCache
+from api.record_cache import VALID_SECONDS
 from shared.api_key import ApiKey, is_secret
 from shared.clock import StillClock, SystemClock
 from shared.errors import NotFound, Overloaded

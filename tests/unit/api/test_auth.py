@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from api.auth import Authenticator
-from api.key_cache import Entry, KeyCache
+from api.key_cache import KeyCache
+from api.record_cache import Entry
 from shared.api_key import ApiKey
 from shared.caller import ANONYMOUS_CALLER, MASTER_CALLER, Caller
 from shared.catalog import Auth, Catalog, Document
