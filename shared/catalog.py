@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.caller import UserField
 from shared.function import Function, problems
 from shared.price import Price
 from shared.price import faults as price_faults
@@ -120,6 +121,8 @@ class QueueLimits(_Table, frozen=True):
 class Compat(_Table, frozen=True):
     accept_stop_string: bool = False
     always_stream_usage: bool = False
+    user_field: UserField = "attribute"
+    """Of keys that are made from now on, where nobody says it."""
 
 
 class Dryrun(_Table, frozen=True):

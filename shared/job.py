@@ -70,6 +70,8 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One of `CACHE_MODES`: what the exact cache may be used for."""
     cache_max_age: float | None = None
     """Seconds: an older entry is not used."""
+    selector_is_billed: bool = False
+    """The body's `user` names the billed user: providers do not get it."""
 
     @property
     def queue_deadline(self) -> float:

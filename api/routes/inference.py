@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.admit import Gate
 from api.auth import AUTH_MS, Authenticator, address_of
+from api.billing import Billing
 from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
@@ -18,7 +19,7 @@ from shared.caller import DRYRUN_SCOPE, Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
 from shared.dialects.faults import unsupported
-from shared.dialects.request import InferenceRequest, tags_or_user_agent
+from shared.dialects.request import InferenceRequest, tags_or_user_agent, with_end_user
 from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
 from shared.ids import new_id
 from shared.job import LANE_OF_TIER, LANES, JobHeader
@@ -53,6 +54,7 @@ class Collaborators:
     """What the inference routes of one process share."""
 
     authenticator: Authenticator
+    billing: Billing
     catalogs: CatalogWatch
     gate: Gate
     relay: Relay
@@ -66,6 +68,7 @@ class InferenceRoute:
     def __init__(self, endpoint: Endpoint, shared: Collaborators) -> None:
         self._endpoint = endpoint
         self._authenticator = shared.authenticator
+        self._billing = shared.billing
         self._catalogs = shared.catalogs
         self._gate = shared.gate
         self._relay = shared.relay
@@ -73,11 +76,14 @@ class InferenceRoute:
         self._metrics = shared.metrics
 
     async def _caller(self, scope: Scope) -> Caller:
-        """Asked before anything of the body is looked at. Raises NotAuthenticated, Overloaded."""
+        """Asked before anything of the body is looked at; who is blocked is refused afterwards.
+
+        Raises NotAuthenticated, NotPermitted, Overloaded.
+        """
         headers, address = scope["headers"], address_of(scope)
         asked_at = self._clock.monotonic()
         authenticator = self._authenticator
-        caller = authenticator.cached(headers, address) or await authenticator.caller(
+        caller = authenticator.cached(headers, address) or await authenticator.identify(
             headers, address
         )
         scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
@@ -86,6 +92,7 @@ class InferenceRoute:
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
     ) -> JobHeader:
+        """`caller` is under the name of the billed user."""
         episode_id = request.episode_id or new_id()
         selection = select(catalog, caller, request, episode_id)
         target = selection.target
@@ -109,7 +116,7 @@ class InferenceRoute:
             config_hash=catalog.hash,
             episode_id=episode_id,
             client_request_id=scope.get(CLIENT_REQUEST_ID),
-            tags=tags_or_user_agent(request, _user_agent(scope["headers"])),
+            tags=_tags(scope, caller, request),
             admitted_at=self._clock.now(),
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
@@ -121,6 +128,7 @@ class InferenceRoute:
             include_raw_response=request.include_raw_response,
             cache=cache_mode(catalog, caller, request, selection),
             cache_max_age=request.cache_max_age,
+            selector_is_billed=caller.bills_selector,
         )
 
 
@@ -178,7 +186,13 @@ class Inference(InferenceRoute):
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        return self._header(scope, caller, catalog, request), body, request
+        billed = await self._billing.billed(caller, request.user)
+        return self._header(scope, billed, catalog, request), body, request
+
+
+def _tags(scope: Scope, caller: Caller, request: InferenceRequest) -> dict[str, str]:
+    tags = tags_or_user_agent(request, _user_agent(scope["headers"]))
+    return tags if caller.bills_selector else with_end_user(tags, request.user)
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

@@ -56,7 +56,9 @@ class UploadInference(InferenceRoute):
         intake = Intake(receive, reader, upload)
         try:
             await _in_time(intake)
-            header = self._header(scope, caller, catalog, intake.fields.request())
+            request = intake.fields.request(selector_is_billed=caller.bills_selector)
+            billed = await self._billing.billed(caller, request.user)
+            header = self._header(scope, billed, catalog, request)
             waiter = await self._gate.admit(header, intake.form(), catalog.queue)
             await self._exchange(header, waiter, intake, scope, receive, send)
         except GatewayError as error:

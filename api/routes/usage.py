@@ -36,7 +36,7 @@ CursorText = Annotated[str | None, Query(description=f"An earlier page's `{NEXT}
 
 
 class KnowsUsers(Protocol):
-    async def exists(self, user_id: str) -> bool: ...
+    async def was_known(self, user_id: str) -> bool: ...
 
 
 class Usage:
@@ -65,7 +65,7 @@ class Usage:
     async def require_user(self, user_id: str) -> None:
         """Deleted users were known, and so is whoever has used something. Raises NotFound."""
         async with _answering():
-            if await self._users.exists(user_id):
+            if await self._users.was_known(user_id):
                 return
         if not (await self.page(UsageFilter(user=user_id), limit=1)).entries:
             raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")

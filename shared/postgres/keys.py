@@ -98,7 +98,6 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None
     """Epoch seconds."""
     is_active: bool
-    user_is_blocked: bool
     previous_sha256: bytes | None = None
     previous_valid_until: float = 0.0
     """Epoch seconds: until then the secret before the last rotation works too."""
@@ -368,6 +367,7 @@ def _record(row: Row[Any]) -> KeyRecord:
             *user_account(row.tenant, row.user_id, row.user_limits, budget_in(row, "user")),
             *key_account(row.public_id, row.limits, budget_in(row, "key")),
         ),
+        user_is_blocked=row.user_is_blocked,
     )
     until = row.previous_valid_until
     return KeyRecord(
@@ -376,7 +376,6 @@ def _record(row: Row[Any]) -> KeyRecord:
         caller=caller,
         expires_at=None if row.expires_at is None else row.expires_at.timestamp(),
         is_active=row.is_usable,
-        user_is_blocked=row.user_is_blocked,
         previous_sha256=row.previous_sha256,
         previous_valid_until=0.0 if until is None else until.timestamp(),
         networks=tuple(map(_network, row.ip_allow_list)),

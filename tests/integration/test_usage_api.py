@@ -29,7 +29,7 @@ from shared.ids import dashed
 from shared.postgres.engine import make_engine
 from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import migrate
-from shared.postgres.user_lookup import UserLookup
+from shared.postgres.users import UserStore
 from shared.price import Price
 from tests.spend_rows import ADMITTED, spend_row
 
@@ -62,7 +62,7 @@ async def client(store: ClickHouse, database_url: str) -> AsyncIterator[httpx.As
         clock=SystemClock(),
     )
     ledger = routes.Usage(
-        table=UsageTable(store), summary=UsageSummary(store), users=UserLookup(engine)
+        table=UsageTable(store), summary=UsageSummary(store), users=UserStore(engine, SystemClock())
     )
     app = FastAPI(redirect_slashes=False)
     app.include_router(routes.router(ledger, authenticator, "/v1"))

@@ -51,7 +51,6 @@ def record_of(key: ApiKey, *, expires_at: float | None = None, is_active: bool =
         caller=Caller(tenant="default", user="u", key_id=key.public_id),
         expires_at=expires_at,
         is_active=is_active,
-        user_is_blocked=False,
     )
 
 
