@@ -22,8 +22,8 @@ from shared.settings import Settings
 from tests.integration.test_api_process import MASTER, bearer, prepared, started
 from tests.spend_rows import spend_row
 
-# Method, path, who may, and what those get who may: for `{}` as body, and for ids that exist. In
-# an order in which nothing is deleted before it is asked for.
+# Method, path, who may, and what those get who may: for `{}` as body, for inference of a model that
+# nobody has, and for ids that exist. In an order in which nothing is deleted before it is asked for.
 TABLE = """
 GET    /status                       public 200
 HEAD   /status                       public 200
@@ -39,11 +39,11 @@ GET    /docs/files/{name}            public 200
 GET    /redoc                        public 200
 GET    /openapi.json                 public 200
 HEAD   /openapi.json                 public 200
-POST   /v1/chat/completions          key    400
-POST   /v1/embeddings                key    400
-POST   /v1/rerank                    key    400
-POST   /v2/rerank                    key    400
-POST   /v1/audio/transcriptions      key    400
+POST   /v1/chat/completions          key    404
+POST   /v1/embeddings                key    404
+POST   /v1/rerank                    key    404
+POST   /v2/rerank                    key    404
+POST   /v1/audio/transcriptions      key    404
 GET    /v1/models                    key    200
 GET    /v1/models/{model_id}         key    200
 GET    /v1/pricing                   key    200
@@ -72,6 +72,11 @@ GET    /v1/budgets/{budget_id}       master 200
 PATCH  /v1/budgets/{budget_id}       master 200
 DELETE /v1/budgets/{budget_id}       master 204
 """
+INFERENCE: dict[str, Any] = {
+    "model": "nobody's", "user": "owner", "messages": [{"role": "user", "content": "x"}],
+    "input": "x", "query": "x", "documents": ["x"],
+}  # fmt: skip
+ASK = ("/completions", "/embeddings", "/rerank")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 KEYLESS = {"none": 401, "garbage": 401}
 """What strangers get where a key is needed."""
@@ -201,7 +206,10 @@ class World:
         url = path.format(**{name: quote(value, safe="") for name, value in self.ids.items()})
         body: dict[str, Any] = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
         if "transcriptions" in path:
-            body = {"files": {"file": b""}}
+            form = {name: INFERENCE[name] for name in ("model", "user")}
+            body = {"data": form, "files": {"file": ("a.wav", b"RIFF")}}
+        elif path.endswith(ASK):
+            body = {"json": INFERENCE}
         return await self._client.request(method, url, headers=self.headers[caller], **body)
 
 
@@ -242,6 +250,7 @@ async def test_every_route_answers_everybody_as_the_table_says_and_changes_nothi
             assert answer.status_code == line.expected(caller), where
             if answer.status_code in (401, 403):
                 assert answer.json()["error"]["type"] in REFUSALS, where
+            assert "route_not_found" not in answer.text, where
             if line.path not in PAGES:
                 assert not [mine for mine in world.secrets() if mine in answer.text], where
     assert await world.seen_by_master() == before
@@ -260,8 +269,9 @@ async def test_the_master_key_may_do_everything(world, prefix):
 async def test_what_no_route_is_for_is_refused_whoever_asks(world):
     before = await world.seen_by_master()
     known = {(line.method, line.path) for line in LINES}
-    # A path that holds slashes answers for those that end in a word.
-    paths = sorted({line.path for line in LINES if not line.path.endswith("/history")})
+    # An id that holds slashes may end in these words: other methods are about such an id.
+    words = ("{model_key}/history", "{user_id}/usage")
+    paths = sorted({line.path for line in LINES if not line.path.endswith(words)})
     for caller in ("none", "ordinary", "master"):
         for method, path in set(itertools.product(METHODS, paths)) - known:
             answer = await world.asks(caller, method, path)
