@@ -1,25 +1,32 @@
 """Admits requests as jobs, and cancels them: the API's side of the queue."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
+from api.account_loader import AccountLoader
 from api.inbox import Inbox
 from api.waiter import Waiter, Word
-from shared.catalog import QueueLimits
+from shared.catalog import Catalog, QueueLimits
 from shared.clock import Clock
-from shared.errors import Overloaded, TimedOut
+from shared.errors import GatewayError, NotPermitted, Overloaded, TimedOut, TooManyRequests
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.seal import Seal
-from shared.valkey.admission import Admission
+from shared.spend import SpendReader
+from shared.valkey.accounts import Accounts
+from shared.valkey.admission import Admission, Admitted
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.keys import ShardKeys, shard_of
+from shared.valkey.terms import Terms, Unloaded
 
 ASK_AGAIN_SECONDS = 2.0
 """How long a lost admission waits for a new connection before it is cancelled by id."""
 MAX_CANCELS_WAITING = 100_000
 """Cancels kept while Valkey is away; beyond it the inbox lease ends the jobs anyway."""
+MOST_LOADS = 10
+"""Of accounts, for one admission: each has two at most, and a window may be set anew meanwhile."""
 
 log = structlog.get_logger()
 
@@ -27,10 +34,13 @@ log = structlog.get_logger()
 class Shard:
     """One shard's connections in this process."""
 
-    def __init__(self, *, url: str, keys: ShardKeys, inbox: Inbox, name: str) -> None:
+    def __init__(
+        self, *, url: str, keys: ShardKeys, inbox: Inbox, name: str, ledger: SpendReader
+    ) -> None:
         self.admission = Admission(keys)
         self.client = Client(url, name=name)
         self.inbox = inbox
+        self.loader = AccountLoader(self.client, Accounts(keys), ledger)
 
 
 class Gate:
@@ -38,8 +48,9 @@ class Gate:
 
     def __init__(
         self, *, url: str, process: str, shards: int, seal: Seal, clock: Clock, metrics: Metrics,
-        inbox_lease_seconds: float,
+        inbox_lease_seconds: float, ledger: SpendReader,
     ) -> None:  # fmt: skip
+        self._ledger = ledger
         self.process = process
         self._seal = seal
         self._metrics = metrics
@@ -64,7 +75,8 @@ class Gate:
             on_word=lambda request_id, word: self._say(keys.shard, request_id, word),
             on_late=lambda waiter: self._expire_later(keys.shard, waiter),
         )
-        return Shard(url=url, keys=keys, inbox=inbox, name=f"api-{self.process[-8:]}")
+        name = f"api-{self.process[-8:]}"
+        return Shard(url=url, keys=keys, inbox=inbox, name=name, ledger=self._ledger)
 
     @property
     def open_requests(self) -> int:
@@ -74,19 +86,23 @@ class Gate:
     def is_connected(self) -> bool:
         return all(shard.client.is_connected for shard in self._shards)
 
-    async def admit(self, header: JobHeader, body: bytes, limits: QueueLimits) -> Waiter:
-        """Seals and enqueues; the waiter gets the replies. Raises Overloaded.
+    async def admit(
+        self, header: JobHeader, body: bytes, catalog: Catalog, terms: Terms | None = None
+    ) -> Waiter:
+        """Seals, holds and enqueues; the waiter gets the replies.
 
-        Call `finish` (or `cancel`) with the waiter afterwards, whatever happens.
+        Raises Overloaded; with `terms` TooManyRequests and NotPermitted (a spent budget) too. Call `finish` (or `cancel`) with the waiter afterwards, whatever happens.
         """
         shard = self._shard_of(header.tenant)
         waiter = shard.inbox.register(header)
         sealed = self._seal.seal(body, b"job:" + header.request_id.encode())
         outcome = "error"
         try:
-            outcome = await self._ask(shard, header, sealed, limits)
-        except Overloaded as error:
+            admitted = await self._loaded(shard, header, sealed, catalog, terms)
+            outcome, waiter.standing = admitted
+        except (Overloaded, TooManyRequests, NotPermitted) as error:
             outcome = error.code or "refused"
+            self._count(error)
             raise
         except CommandRefused as error:
             # Chiefly OOM: nothing was written.
@@ -101,21 +117,58 @@ class Gate:
                 shard.inbox.forget(waiter)
         return waiter
 
+    def _count(self, error: GatewayError) -> None:
+        if isinstance(error, TooManyRequests):
+            self._metrics.rate_limit_hits.inc()
+        elif isinstance(error, NotPermitted):
+            self._metrics.budget_exceeded.inc()
+
+    async def _loaded(
+        self, shard: Shard, header: JobHeader, sealed: bytes, catalog: Catalog, terms: Terms | None
+    ) -> Admitted:
+        """Asks; where an account's spend is not known, loads it and asks again."""
+        for _ in range(MOST_LOADS):
+            try:
+                return await self._ask(shard, header, sealed, catalog.queue, terms)
+            except Unloaded as missing:
+                await shard.loader.load(missing.account, job_seconds=catalog.longest_seconds + 60)
+        raise Overloaded("What was spent cannot be read.", code="store_unavailable")
+
     async def _ask(
-        self, shard: Shard, header: JobHeader, sealed: bytes, limits: QueueLimits
-    ) -> str:
+        self,
+        shard: Shard,
+        header: JobHeader,
+        sealed: bytes,
+        limits: QueueLimits,
+        terms: Terms | None,
+    ) -> Admitted:
+        ask = partial(shard.admission.admit, shard.client, header, sealed, limits, terms)
         try:
-            return await shard.admission.admit(shard.client, header, sealed, limits)
+            return await ask()
         except ValkeyAway:
             pass
         # The answer was lost, or there was no connection. Asking again is safe: the request id
         # makes the script let a job in once only.
         try:
             await shard.client.connected(ASK_AGAIN_SECONDS)
-            return await shard.admission.admit(shard.client, header, sealed, limits)
+            return await ask()
         except (ValkeyAway, TimeoutError) as error:
             self._cancel_later(shard, header)
             raise Overloaded("The queue cannot be reached.", code="store_unavailable") from error
+
+    async def probe(self, request_id: str, terms: Terms, tenant: str) -> None:
+        """Counts a request that is refused for another reason against its accounts' limits.
+
+        Raises RateLimited. While the queue is away nothing is counted: the other reason stands.
+        """
+        shard = self._shard_of(tenant)
+        try:
+            await shard.admission.probe(shard.client, request_id, terms)
+        except (ValkeyAway, CommandRefused) as error:
+            log.warning("A request was not counted", action="probe_lost", error=str(error))
+        except TooManyRequests as error:
+            self._count(error)
+            raise
 
     def finish(self, waiter: Waiter, header: JobHeader) -> None:
         """The replies are complete, or failed: stop listening."""

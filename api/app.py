@@ -22,6 +22,7 @@ from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
 from api.middleware import Edge, hot_paths
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.relay import Relay
 from api.routes import audit, budgets, health, keys, metrics, models, pages, pricing, usage, users
@@ -107,6 +108,7 @@ def hot_routes(services: Services) -> dict[str, ASGIApp]:
         authenticator=services.authenticator,
         billing=services.billing,
         catalogs=services.catalogs,
+        prices=services.prices,
         gate=services.gate,
         relay=services.relay,
         clock=services.clock,
@@ -129,7 +131,8 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     catalogs, key_store = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
     key_cache, user_store = KeyCache(key_store, clock), UserStore(engine, clock)
-    user_cache = UserCache(user_store, clock)
+    user_cache, price_store = UserCache(user_store, clock), PriceStore(engine, clock)
+    price_book = PriceBook(price_store, clock)
     authenticator = Authenticator(
         keys=key_cache,
         catalog=catalogs,
@@ -144,7 +147,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     gate = Gate(
         url=valkey_url, process=process, shards=settings.shards,
         seal=seal, clock=clock, metrics=own_metrics,
-        inbox_lease_seconds=settings.inbox_lease_seconds,
+        inbox_lease_seconds=settings.inbox_lease_seconds, ledger=UserSpend(clickhouse),
     )  # fmt: skip
     checks: dict[str, Check] = {
         "postgres": partial(is_up, engine),
@@ -160,6 +163,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         engine=engine,
         clickhouse=clickhouse,
         catalogs=catalogs,
+        prices=price_book,
         keys=key_store,
         key_cache=key_cache,
         user_cache=user_cache,
@@ -171,7 +175,8 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             keys=key_store,
             users=user_store,
             budgets=BudgetStore(engine, clock),
-            prices=PriceStore(engine, clock),
+            prices=price_store,
+            price_book=price_book,
             audit=AuditLog(engine),
             spend=UserSpend(clickhouse),
         ),
@@ -250,7 +255,8 @@ def _include_routers(app: FastAPI, services: Services) -> None:
     listed = models.Models(
         catalog=services.catalogs,
         availability=services.availability,
-        created=int(services.clock.now()),
+        prices=services.prices,
+        clock=services.clock,
     )
     app.include_router(pages.router(DISTRIBUTION))
     app.include_router(health.status_router(well))

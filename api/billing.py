@@ -14,21 +14,16 @@ MASTER_NAMES_NONE = "When using master key, 'user' field is required in request 
 FOREIGN = "'user' field does not match the authenticated API key's user"
 
 Probe = Callable[[Caller], Awaitable[None]]
-"""Asked before a billed user is refused for what they are; may refuse for a better reason."""
-
-
-async def no_probe(_billed: Caller) -> None:
-    """Has no better reason."""
+"""Asked before a billed user is refused for what they are; may raise a better reason."""
 
 
 class Billing:
     """Give it `UserCache.run()` running."""
 
-    def __init__(self, users: UserCache, probe: Probe = no_probe) -> None:
+    def __init__(self, users: UserCache) -> None:
         self._users = users
-        self._probe = probe
 
-    async def billed(self, caller: Caller, selector: str | None) -> Caller:
+    async def billed(self, caller: Caller, selector: str | None, probe: Probe) -> Caller:
         """The caller under the name, and with the accounts, of the billed user.
 
         Raises InvalidRequest and NotPermitted for the selector; then, past the probe, NotFound and
@@ -36,24 +31,25 @@ class Billing:
         """
         named = named_user(caller, selector)
         if named is not None:
-            return await self._named(caller, named)
+            return await self._named(caller, named, probe)
         billed = caller if caller.key_id is not None else await self._anonymous(caller)
         if billed.user_is_blocked:
-            await self._refuse(billed, blocked(billed.user))
+            await _refuse(billed, blocked(billed.user), probe)
         return billed
 
-    async def _named(self, caller: Caller, user: str) -> Caller:
+    async def _named(self, caller: Caller, user: str, probe: Probe) -> Caller:
         record = await self._users.get((caller.tenant, user)) if _is_name(user) else None
         of_user = () if record is None else record.accounts
         of_key = (account for account in caller.accounts if account.kind == "key")
+        user = user[:MAX_USER_ID]  # as it is shown, and counted, where nobody has it
         billed = replace(caller, user=user, accounts=(*of_user, *of_key))
         if record is None:
-            text = f"User '{user[:MAX_USER_ID]}' not found"
-            await self._refuse(billed, NotFound(text, code="user_not_found"))
+            error = NotFound(f"User '{user}' not found", code="user_not_found")
+            await _refuse(billed, error, probe)
         if caller.user_is_blocked:  # a blocked user's key bills nobody
-            await self._refuse(billed, blocked(caller.user))
+            await _refuse(billed, blocked(caller.user), probe)
         if record.blocked:
-            await self._refuse(billed, blocked(user))
+            await _refuse(billed, blocked(user), probe)
         return billed
 
     async def _anonymous(self, caller: Caller) -> Caller:
@@ -62,10 +58,6 @@ class Billing:
         if record is None:
             return caller
         return replace(caller, accounts=record.accounts, user_is_blocked=record.blocked)
-
-    async def _refuse(self, billed: Caller, error: GatewayError) -> NoReturn:
-        await self._probe(billed)
-        raise error
 
 
 def named_user(caller: Caller, selector: str | None) -> str | None:
@@ -79,6 +71,11 @@ def named_user(caller: Caller, selector: str | None) -> str | None:
     if BILL_OTHERS_SCOPE not in caller.scopes:
         raise NotPermitted(FOREIGN, code="foreign_user", param="user")
     return selector
+
+
+async def _refuse(billed: Caller, error: GatewayError, probe: Probe) -> NoReturn:
+    await probe(billed)
+    raise error
 
 
 def blocked(user: str) -> NotPermitted:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog, request_id_of
+from api.price_book import PriceBook
 from api.schemas.management import Who
 from shared.clickhouse.client import ClickHouseAway
 from shared.errors import Internal
@@ -46,6 +47,7 @@ class Management:
     users: UserStore
     budgets: BudgetStore
     prices: PriceStore
+    price_book: PriceBook
     audit: AuditLog
     spend: SpendReader
 

@@ -1,5 +1,6 @@
 """What a request's `model` and `ollm::variant_name` select: a model, or a variant of a function."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from shared.caller import Caller
@@ -17,6 +18,19 @@ class Selection(NamedTuple):
     function: str = ""
     variant: str = ""
     """Of the function."""
+    variant_is_pinned: bool = False
+
+    def reachable(self, catalog: Catalog) -> Iterator[Target]:
+        """All that may be asked, those of a function's fallbacks and panels included."""
+        if not self.function:
+            yield self.target
+            return
+        function = catalog.document.functions[self.function]
+        steps = [self.variant] if self.variant_is_pinned else function.in_order(self.variant)
+        for step in steps:
+            for asked in function.asked_by(step):
+                if (target := catalog.resolve(asked.model)) is not None:
+                    yield target
 
 
 def select(
@@ -41,7 +55,13 @@ def select(
         one.timeouts.total if one.timeouts else target.total_seconds
         for target, one in zip(targets, asked, strict=True)
     )
-    return Selection(targets[0], total, function=name, variant=chosen)
+    return Selection(
+        targets[0],
+        total,
+        function=name,
+        variant=chosen,
+        variant_is_pinned=bool(request.variant_name),
+    )
 
 
 def _target(catalog: Catalog, caller: Caller, selector: str, asked: str) -> Target:

@@ -14,6 +14,7 @@ from api.billing import Billing
 from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.relay import Relay
 from api.store_checks import StoreChecks
@@ -45,6 +46,7 @@ class Services:
     engine: Engine
     clickhouse: ClickHouse
     catalogs: CatalogWatch
+    prices: PriceBook
     keys: KeyStore
     key_cache: KeyCache
     user_cache: UserCache
@@ -68,6 +70,7 @@ class Services:
         try:
             # The catalog first: without one there is nothing to serve, and its read warms the pool.
             await self.catalogs.start()
+            await self.prices.start()
             async with asyncio.TaskGroup() as group:
                 loops = [
                     group.create_task(loop)
@@ -75,6 +78,7 @@ class Services:
                         self.gate.run(),
                         self.uploads.run(),
                         self.catalogs.run(),
+                        self.prices.run(),
                         self.key_cache.run(),
                         self.user_cache.run(),
                         self.process_metrics.run(),

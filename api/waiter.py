@@ -12,6 +12,7 @@ from shared.errors import ErrorBody, GatewayError, Overloaded, UpstreamFailed
 from shared.reply import Answer, Kind, binding, decode_answer, decode_error, unpack_frame
 from shared.run import unpack
 from shared.seal import Seal
+from shared.valkey.terms import Standing
 
 PAUSE_BYTES = 256 << 10
 """A client this far behind: its worker stops reading from the provider …"""
@@ -39,7 +40,7 @@ class Waiter:
     __slots__ = (
         "_buffers", "_claim", "_expected", "_loop", "_on_word", "_paused", "_seal", "_wake",
         "abort", "answer", "buffered", "ended", "error", "give_up_at", "lane", "left", "parts",
-        "quiet_since", "request_id", "settled", "streaming", "waits_until",
+        "quiet_since", "request_id", "settled", "standing", "streaming", "waits_until",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,8 @@ class Waiter:
         self.abort: Callable[[], None] | None = None
         """Closes the client's connection: its task may be waiting for a client that reads nothing."""
         self.quiet_since = 0.0
+        self.standing: Standing | None = None
+        """Of the accounts that the request was checked against."""
         self._claim = 0
         self._expected = 1
         self._loop = asyncio.get_running_loop()

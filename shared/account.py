@@ -52,22 +52,36 @@ class Account(msgspec.Struct, frozen=True):
     """One scope a request is checked against. Only those with a budget or a limit are ever made."""
 
     kind: Kind
-    name: str
-    """Within its kind: `<tenant's length>:<tenant>:<user>`, the key's public id, the model's name."""
-    shown: str
-    """How an error names it."""
+    suffix: str
+    """What its keys in Valkey end in."""
+    tenant: str
+    owner: str
+    """The user, the key's public id, or the model's name."""
     limits: RateLimits = RateLimits()
     budget: Budget | None = None
 
     @property
-    def suffix(self) -> str:
-        """What its keys in Valkey end in."""
-        return f"{self.kind}:{self.name}"
+    def shown(self) -> str:
+        """How an error names it."""
+        return {"user": f"User '{self.owner}'", "key": "API key", "model": "The model"}[self.kind]
 
 
-def user_name(tenant: str, user: str) -> str:
-    """An account's name; both parts may hold any character."""
-    return f"{len(tenant)}:{tenant}:{user}"
+def user_account(
+    tenant: str, user: str, limits: RateLimits, budget: Budget | None = None
+) -> Account:
+    """Both parts of the name may hold any character: the length says where the first ends."""
+    suffix = f"user:{len(tenant.encode())}:{tenant}:{user}"
+    return Account("user", suffix, tenant, user, limits, budget)
+
+
+def key_account(
+    tenant: str, public_id: str, limits: RateLimits, budget: Budget | None = None
+) -> Account:
+    return Account("key", f"key:{public_id}", tenant, public_id, limits, budget)
+
+
+def model_account(model: str, limits: RateLimits) -> Account:
+    return Account("model", f"model:{model}", "", model, limits)
 
 
 def budget_of(
@@ -90,15 +104,6 @@ def budget_of(
         resets_ms=_ms(resets_at),
         since_ms=_ms(since) or 0,
     )
-
-
-def account(
-    kind: Kind, name: str, shown: str, limits: RateLimits, budget: Budget | None
-) -> tuple[Account, ...]:
-    """One account, or none where nothing is to be checked."""
-    if budget is None and limits.are_none:
-        return ()
-    return (Account(kind, name, shown, limits, budget),)
 
 
 def _nano(amount: Decimal) -> int:

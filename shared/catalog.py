@@ -8,15 +8,18 @@ import fnmatch
 import hashlib
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
+from shared.account import RateLimits
 from shared.caller import UserField
 from shared.function import Function, problems
-from shared.price import Price
+from shared.price import Price, SeedPrice, price_key, split_key
 from shared.price import faults as price_faults
 from shared.timeouts import Retries, Timeouts
 
@@ -41,6 +44,10 @@ class CatalogInvalid(Exception):
     """The document is not a catalog; the message says where and why."""
 
 
+class UnknownProvider(Exception):
+    """A name that no provider of the catalog has."""
+
+
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
@@ -62,6 +69,8 @@ class Provider(_Table, frozen=True):
     api_key_env: str | None = None
     """The environment variable with the key. The provider is off while it is not set."""
     enabled: bool = True
+    output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Which one it is sent, where a budget bounds a request that has none."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
@@ -89,6 +98,8 @@ class Model(_Table, frozen=True):
     output_modalities: tuple[str, ...] = ("text",)
     timeouts: Timeouts | None = None
     """None: the provider's."""
+    limits: RateLimits = RateLimits()
+    """Of all who ask for it together."""
 
 
 class DetectionRule(_Table, frozen=True):
@@ -135,6 +146,10 @@ class Limits(_Table, frozen=True):
     max_body_bytes: int = 100 << 20
     max_answer_bytes: int = 64 << 20
     """A provider's whole answer; more is 502."""
+    max_output_tokens: int = 16_384
+    """What a request without a cap may generate where a budget applies, unless its model says."""
+    per_user: RateLimits = RateLimits()
+    """Of every user that has none of its own."""
 
 
 class CacheBounds(_Table, frozen=True):
@@ -167,6 +182,7 @@ class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     functions: dict[str, Function] = {}
+    pricing: dict[str, SeedPrice] = {}
     detection: list[DetectionRule] = []
     auth: Auth = Auth()
     queue: QueueLimits = QueueLimits()
@@ -223,6 +239,23 @@ class Catalog:
         backlog = limits.max_spend_backlog - limits.lane_capacity * LANE_COUNT * max(0, more)
         return msgspec.structs.replace(limits, max_spend_backlog=backlog)
 
+    @cached_property
+    def has_limits(self) -> bool:
+        """Of users or models: then every request has an account."""
+        limited = (model.limits for model in self.document.models.values())
+        return not all(one.are_none for one in (self.document.limits.per_user, *limited))
+
+    @cached_property
+    def longest_seconds(self) -> float:
+        """No job lives longer than this, by its own deadline."""
+        document = self.document
+        given = [one.timeouts for one in document.providers.values()]
+        given += [one.timeouts for one in document.models.values() if one.timeouts]
+        for function in document.functions.values():
+            asked = (one for key in function.variants for one in function.asked_by(key))
+            given += [one.timeouts for one in asked if one.timeouts]
+        return max((timeouts.total for timeouts in given), default=0.0)
+
     def resolve(self, selector: str) -> Target | None:
         """Finds the model a selector names, in the order of the API page; None if there is none.
 
@@ -278,6 +311,35 @@ class Catalog:
         return None
 
 
+def priced_name(document: Document, model_key: str) -> str:
+    """The key a price is kept under: a model's name, or `provider:model`.
+
+    Raises ValueError for what is neither, and UnknownProvider.
+    """
+    if model_key in document.models:
+        return model_key
+    given, model = split_key(model_key)
+    provider = next((name for name in document.providers if name.lower() == given.lower()), None)
+    if provider is None:
+        raise UnknownProvider(given)
+    return price_key(provider, model)
+
+
+def seed_prices(document: Document) -> dict[str, SeedPrice]:
+    """Under the keys they are kept under, with times in UTC."""
+    return {
+        priced_name(document, key): replace(seed, effective_at=_in_utc(seed.effective_at))
+        for key, seed in document.pricing.items()
+    }
+
+
+def _in_utc(given: datetime | None) -> datetime | None:
+    """A time without a zone is UTC."""
+    if given is None or given.tzinfo is not None:
+        return given
+    return given.replace(tzinfo=UTC)
+
+
 TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
 
 
@@ -304,7 +366,11 @@ def _check(document: Document) -> None:
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
     _check_cache(document.cache)
+    _check_limits("limits.per_user", document.limits.per_user)
+    if document.limits.max_output_tokens <= 0:
+        raise CatalogInvalid("limits.max_output_tokens: must be above 0")
     for name, model in document.models.items():
+        _check_limits(f"models.{name}.limits", model.limits)
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
         _check_price(f"models.{name}.price", model.price)
@@ -314,6 +380,30 @@ def _check(document: Document) -> None:
                 _check_price(f"models.{name}.providers.{route.provider}.price", route.price)
     for name, function in document.functions.items():
         _check_function(document, name, function)
+    for key, seed in document.pricing.items():
+        _check_seed(document, key, seed)
+
+
+def _check_seed(document: Document, key: str, seed: SeedPrice) -> None:
+    try:
+        priced_name(document, key)
+    except UnknownProvider as error:
+        raise CatalogInvalid(
+            f"Cannot set pricing for model '{key}': provider '{error}' is not configured in the"
+            " providers section"
+        ) from None
+    except ValueError:
+        raise CatalogInvalid(
+            f"pricing.{key}: there is no such model, nor is it 'provider:model'"
+        ) from None
+    _check_price(f"pricing.{key}", seed.price)
+
+
+def _check_limits(path: str, limits: RateLimits) -> None:
+    for name in RateLimits.__struct_fields__:
+        value = getattr(limits, name)
+        if value is not None and value <= 0:
+            raise CatalogInvalid(f"{path}.{name}: must be above 0")
 
 
 def _check_cache(cache: CacheBounds) -> None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from shared.price import Price
+
 LANES = ("priority", "default", "flex", "batch")
 """Best first. The order is also the order of the claim weights 8:4:2:1."""
 
@@ -70,6 +72,12 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One of `CACHE_MODES`: what the exact cache may be used for."""
     cache_max_age: float | None = None
     """Seconds: an older entry is not used."""
+    prices: dict[str, Price] = {}
+    """What the database had in force at admission, by `price_key`; it wins over the catalog."""
+    hold_nano: int = 0
+    """What the job holds on its budgets, in US nano-dollars."""
+    output_cap: int = 0
+    """Tokens: the output that is held for; 0: no budget bounds it. It goes to the provider."""
     selector_is_billed: bool = False
     """The body's `user` names the billed user: providers do not get it."""
 

@@ -37,6 +37,12 @@ class Metrics:
             ["lane", "outcome"],
             registry=r,
         )
+        self.rate_limit_hits = Counter(
+            "gateway_rate_limit_hits_total", "Requests a limit refused.", registry=r
+        )
+        self.budget_exceeded = Counter(
+            "gateway_budget_exceeded_total", "Requests a spent budget refused.", registry=r
+        )
         self.open_requests = Gauge(
             "gateway_open_requests", "Requests waiting for or receiving replies.", registry=r
         )
@@ -102,6 +108,9 @@ class Metrics:
             "Answers chosen among candidates: by an evaluator, or the first for want of its word.",
             ["outcome"],
             registry=r,
+        )
+        self.hold_overruns = Counter(
+            "gateway_hold_overruns_total", "Jobs that cost more than they held.", registry=r
         )
         self.leases_lost = Counter(
             "gateway_leases_lost_total", "Jobs another worker took over from this one.", registry=r

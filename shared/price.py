@@ -1,6 +1,7 @@
 """A price: what each kind of use costs, and the exact cost of a usage at it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -9,7 +10,23 @@ from shared.money import ZERO, settle
 from shared.usage import Usage
 
 MILLION = Decimal(1_000_000)
+MAX_PRICE = 999_999
+"""What the spend row's columns hold."""
 ANY_IMAGE = ""
+
+
+def price_key(provider: str, upstream_model: str) -> str:
+    """The name under which the price of one way to a model is kept, and travels with a job."""
+    return f"{provider}:{upstream_model}"
+
+
+def split_key(model_key: str) -> tuple[str, str]:
+    """Provider and model: the first `:` or `/` splits. Raises ValueError without two halves."""
+    at = min((model_key.find(sign) for sign in ":/" if sign in model_key), default=-1)
+    provider, model = model_key[: max(at, 0)].strip(), model_key[at + 1 :]
+    if at < 0 or not provider or not model:
+        raise ValueError(model_key)
+    return provider, model
 
 
 class LongContext(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,6 +116,26 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((self.image[name] for name in names if name in self.image), ZERO)
 
 
+class SeedPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model costs that has no price in the database yet, in Otari's words."""
+
+    input_price_per_million: Decimal
+    output_price_per_million: Decimal
+    cache_read_price_per_million: Decimal | None = None
+    cache_write_price_per_million: Decimal | None = None
+    effective_at: datetime | None = None
+    """None: when it is written."""
+
+    @property
+    def price(self) -> Price:
+        return Price(
+            input=self.input_price_per_million,
+            output=self.output_price_per_million,
+            cached_input=self.cache_read_price_per_million,
+            cache_write=self.cache_write_price_per_million,
+        )
+
+
 def _of_tokens(price: Price, usage: Usage) -> Decimal:
     """In millionths of a dollar. Parts are never more than their whole, whatever was reported."""
     left = usage.input_tokens
@@ -144,6 +181,8 @@ def faults(price: Price) -> list[str]:
         amounts += [x for x in (one.cached_input, one.cache_write) if x is not None]
     wrong = [amount for amount in amounts if not amount.is_finite() or amount < 0]
     found = ["an amount is negative or not a number"] if wrong else []
+    if not wrong and any(amount > MAX_PRICE for amount in amounts):
+        found.append(f"an amount is above {MAX_PRICE}")
     if any(one.above_tokens <= 0 for one in price.long_context):
         found.append("long_context: above_tokens must be above 0")
     return found

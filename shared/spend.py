@@ -82,6 +82,26 @@ class SpendRow(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return "" if price == plain else encode_price(price).decode()
 
 
+class Charge(NamedTuple):
+    """What a job takes from its accounts: the sum of what its rows are billed."""
+
+    nano: int = 0
+    """US nano-dollars."""
+    tokens: int = 0
+
+
+def charge_of(rows: Sequence[SpendRow]) -> Charge:
+    """Costs are settled: they are whole nano-dollars."""
+    billed = [row for row in rows if row.billed]
+    if not billed:
+        return Charge()
+    used = [row.usage for row in billed]
+    return Charge(
+        sum(int(row.cost_usd.scaleb(9)) for row in billed),
+        sum(usage.input_tokens + usage.output_tokens for usage in used),
+    )
+
+
 class Spender(NamedTuple):
     """A user whose spend is asked for."""
 
@@ -96,6 +116,10 @@ class SpendReader(Protocol):
 
     async def spent(self, spenders: Sequence[Spender]) -> list[Decimal]:
         """One sum for each, in their order. May block; raises what its store raises."""
+        ...
+
+    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
+        """By a key's public id. Raises as `spent`."""
         ...
 
 

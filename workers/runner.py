@@ -12,6 +12,7 @@ from shared.clock import Clock
 from shared.job import LANES
 from shared.metrics import Metrics
 from shared.seal import Seal
+from shared.valkey.accounts import Accounts
 from shared.valkey.cache import CacheEntries
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.inbox import Ending, Poster
@@ -80,6 +81,7 @@ class Runner:
             url, name=f"worker-ctl-{short}", on_connect=self._subscribe, on_push=self._on_notice
         )
         self.cache = CacheEntries(self.commands, keys)
+        self._accounts = Accounts(keys)
         self._poster = Poster(keys, inbox_lease_seconds=inbox_lease_seconds)
         self.outbox = Outbox(
             self.commands,
@@ -238,6 +240,15 @@ class Runner:
                 # A job may record several attempts at a time: by now there may be other rows.
                 held.ended_rows = [row for row in held.ended_rows if row not in ended]
             return outcome
+
+    async def extend_hold(self, held: HeldJob, nano: int) -> bytes:
+        """b"ok" or b"denied"; with another answer the job is not this worker's any more."""
+        while True:
+            try:
+                return await self._accounts.extend_hold(self.commands, held.claim, nano)
+            except ValkeyAway:
+                # Asked again it may hold twice as much, until the job's end.
+                await asyncio.sleep(FULL_PAUSE_SECONDS)
 
     async def _deadlines(self) -> None:
         """One timer for the deadlines of all jobs, instead of one each."""

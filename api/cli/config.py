@@ -11,8 +11,11 @@ import typer
 from api.cli.catalog_diff import differences
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
-from shared.catalog import Catalog, CatalogInvalid, Document
+from shared.catalog import Catalog, CatalogInvalid, Document, seed_prices
+from shared.clock import SystemClock
+from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
+from shared.postgres.pricing import PriceStore
 from shared.postgres.session import PostgresAway, open_postgres
 from shared.settings import Settings
 
@@ -57,10 +60,12 @@ def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """
     catalog = _loaded(file)
     try:
-        asyncio.run(_apply(_database_url(data_dir), catalog))
+        seeded = asyncio.run(_apply(_database_url(data_dir), catalog))
     except PostgresAway as error:
         _fail(str(error))
     typer.echo(f"{catalog.hash} is active")
+    for key in seeded:
+        typer.echo(f"{key} has its first price")
     _note_what_is_off(catalog.document)
 
 
@@ -129,9 +134,11 @@ def has_prices(document: Document) -> bool:
     )
 
 
-async def _apply(database_url: str, catalog: Catalog) -> None:
+async def _apply(database_url: str, catalog: Catalog) -> list[str]:
+    """The keys whose first price it brought."""
     async with open_postgres(database_url, "cli") as engine:
         await CatalogStore(engine).apply(catalog, note="gateway config apply")
+        return await PriceStore(engine, SystemClock()).seed(seed_prices(catalog.document), GATEWAY)
 
 
 async def _active(database_url: str) -> Catalog | None:

@@ -9,16 +9,18 @@ import typer
 
 from api.cli.config import load_catalog
 from shared import log
-from shared.catalog import Catalog, CatalogInvalid
+from shared.catalog import Catalog, CatalogInvalid, seed_prices
 from shared.clickhouse.client import ClickHouseAway
 from shared.clickhouse.migrate import MigrationChanged
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clock import SystemClock
+from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import MigrationLocked
 from shared.postgres.migrate import migrate as migrate_postgres
+from shared.postgres.pricing import PriceStore
 from shared.postgres.session import (
     PostgresAway,
     open_postgres,
@@ -100,6 +102,7 @@ class Release:
                 await self._migrate_clickhouse()
                 await self._load_scripts()
                 await self._apply(CatalogStore(engine), catalog, apply=apply)
+                await self._seed_prices(engine)
                 await self._bootstrap(engine)
         self._log.info("the stores are of this version", action="released")
 
@@ -135,6 +138,15 @@ class Release:
                 f"note: catalog {active} stays active; the one of this start ({catalog.hash}) "
                 "differs, and `gateway config apply` would activate it"
             )
+
+    async def _seed_prices(self, engine: Engine) -> None:
+        """Those of the active catalog, which need not be the one of this start."""
+        active = await CatalogStore(engine).active()
+        if active is None:
+            return
+        prices = PriceStore(engine, SystemClock())
+        for key in await prices.seed(seed_prices(active.document), GATEWAY):
+            self._log.info("a model has its first price", action="price_seeded", model_key=key)
 
     async def _bootstrap(self, engine: Engine) -> None:
         """The first key, for whoever reads the terminal: the log must never have it."""

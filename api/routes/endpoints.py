@@ -37,7 +37,10 @@ def _first_openai_provider(catalog: Catalog, target: Target) -> str:
 RERANK = Endpoint("rerank", pin=_first_openai_provider)
 
 DOCUMENTS: Mapping[str, tuple[Endpoint, Parse]] = {
-    "/v1/chat/completions": (Endpoint("chat.completions", has_functions=True), _parse_chat),
+    "/v1/chat/completions": (
+        Endpoint("chat.completions", has_functions=True, has_output_cap=True),
+        _parse_chat,
+    ),
     "/v1/embeddings": (
         Endpoint("embeddings", preferred_prefix=EMBEDDING_MODEL_NAME_PREFIX),
         _parse_embeddings,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -11,20 +12,25 @@ from api.auth import AUTH_MS, Authenticator, address_of
 from api.billing import Billing
 from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
+from api.estimate import Size, accounts_of, size_of, with_terms
 from api.middleware import CLIENT_REQUEST_ID, REQUEST_ID
+from api.price_book import PriceBook
 from api.problems import send_error
 from api.relay import Relay
-from api.selection import select
+from api.selection import Selection, select
+from api.standing import telling_refusal, telling_standing
 from shared.caller import DRYRUN_SCOPE, Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
 from shared.dialects.faults import unsupported
 from shared.dialects.request import InferenceRequest, tags_or_user_agent, with_end_user
 from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
+from shared.hold import Hold
 from shared.ids import new_id
 from shared.job import LANE_OF_TIER, LANES, JobHeader
 from shared.metrics import Metrics
 from shared.postgres.catalog_watch import CatalogWatch
+from shared.valkey.terms import Terms
 
 WARN_SECONDS = 60.0
 """Between two log lines about the same; the metric counts every one."""
@@ -41,6 +47,8 @@ class Endpoint:
     pin: Callable[[Catalog, Target], str | None] = lambda _catalog, _target: None
     """The one provider that may answer, where that is so. Raises InvalidRequest."""
     has_functions: bool = False
+    has_output_cap: bool = False
+    """It generates, until a cap of tokens."""
     preferred_prefix: str = ""
     """A model named without it is served all the same, with a warning."""
 
@@ -56,6 +64,7 @@ class Collaborators:
     authenticator: Authenticator
     billing: Billing
     catalogs: CatalogWatch
+    prices: PriceBook
     gate: Gate
     relay: Relay
     clock: Clock
@@ -70,6 +79,7 @@ class InferenceRoute:
         self._authenticator = shared.authenticator
         self._billing = shared.billing
         self._catalogs = shared.catalogs
+        self._prices = shared.prices
         self._gate = shared.gate
         self._relay = shared.relay
         self._clock = shared.clock
@@ -89,9 +99,32 @@ class InferenceRoute:
         scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
         return caller
 
+    async def _job(
+        self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest, size: Size
+    ) -> tuple[JobHeader, Terms | None]:
+        """What is admitted, and the terms on which. A request that names no user, or no model, it
+        may have is counted by the billed user's limits all the same. Raises GatewayError."""
+        probe = partial(self._probe, scope[REQUEST_ID], catalog)
+        billed = await self._billing.billed(caller, request.user, probe)
+        try:
+            header, selection = self._header(scope, billed, catalog, request)
+        except GatewayError:
+            await probe(billed)
+            raise
+        accounts = accounts_of(catalog, billed, header.model)
+        if not accounts:
+            return header, None
+        return with_terms(header, accounts, catalog, selection, size)
+
+    async def _probe(self, request_id: str, catalog: Catalog, billed: Caller) -> None:
+        """Counts what is refused for another reason. Raises RateLimited."""
+        if accounts := accounts_of(catalog, billed, None):
+            terms = Terms(accounts, Hold(), self._clock.now())
+            await self._gate.probe(request_id, terms, billed.tenant)
+
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
-    ) -> JobHeader:
+    ) -> tuple[JobHeader, Selection]:
         """`caller` is under the name of the billed user."""
         episode_id = request.episode_id or new_id()
         selection = select(catalog, caller, request, episode_id)
@@ -99,8 +132,8 @@ class InferenceRoute:
         if selection.function and not self._endpoint.has_functions:
             raise unsupported("model", "is a function, which this endpoint does not have")
         _check_dryrun(catalog, caller, request)
-        total = selection.total_seconds
-        return JobHeader(
+        total, now = selection.total_seconds, self._clock.now()
+        header = JobHeader(
             request_id=scope[REQUEST_ID],
             endpoint=self._endpoint.name,
             reply_to=self._gate.process,
@@ -117,19 +150,21 @@ class InferenceRoute:
             episode_id=episode_id,
             client_request_id=scope.get(CLIENT_REQUEST_ID),
             tags=_tags(scope, caller, request),
-            admitted_at=self._clock.now(),
+            admitted_at=now,
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
             dryrun=request.dryrun,
             function=selection.function,
             variant=selection.variant,
-            variant_is_pinned=bool(selection.function and request.variant_name),
+            variant_is_pinned=selection.variant_is_pinned,
             include_raw_usage=request.include_raw_usage,
             include_raw_response=request.include_raw_response,
             cache=cache_mode(catalog, caller, request, selection),
             cache_max_age=request.cache_max_age,
+            prices=self._prices.of(catalog, selection, now),
             selector_is_billed=caller.bills_selector,
         )
+        return header, selection
 
 
 class Inference(InferenceRoute):
@@ -142,13 +177,15 @@ class Inference(InferenceRoute):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            header, body, request = await self._accepted(scope, receive)
-            waiter = await self._gate.admit(header, body, self._catalogs.current.queue)
+            header, terms, body, request = await self._accepted(scope, receive)
+            waiter = await self._gate.admit(header, body, self._catalogs.current, terms)
         except GatewayError as error:
-            await send_error(send, error.body())
+            await send_error(telling_refusal(send, error, self._clock.now()), error.body())
             return
         except ClientLeft:
             return
+        if waiter.standing is not None:
+            send = telling_standing(send, waiter.standing, self._clock.now())
         if not header.asked_model.startswith(self._endpoint.preferred_prefix):
             send = self._warning(header, send)
         if request.cache != header.cache == "off":
@@ -180,14 +217,14 @@ class Inference(InferenceRoute):
 
     async def _accepted(
         self, scope: Scope, receive: Receive
-    ) -> tuple[JobHeader, bytes, InferenceRequest]:
+    ) -> tuple[JobHeader, Terms | None, bytes, InferenceRequest]:
         caller = await self._caller(scope)
         body = await read_body(receive)
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        billed = await self._billing.billed(caller, request.user)
-        return self._header(scope, billed, catalog, request), body, request
+        size = size_of(request, body, generates=self._endpoint.has_output_cap)
+        return *await self._job(scope, caller, catalog, request, size), body, request
 
 
 def _tags(scope: Scope, caller: Caller, request: InferenceRequest) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """GET /v1/models: what can be asked for here, with tier, price and limits."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,15 +9,17 @@ from fastapi import APIRouter, Request, Response
 
 from api.auth import Authenticator, address_of
 from api.middleware import HasCatalog
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.schemas.errors import answer, refusals
 from api.schemas.links import FROM_MODEL, FROM_MODELS
 from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
-from shared.catalog import Document, Model
+from shared.catalog import Catalog, Document, Model
+from shared.clock import Clock
 from shared.errors import InvalidRequest, NotFound
 from shared.money import as_json
-from shared.price import MILLION
+from shared.price import MILLION, price_key
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
 BOOLEANS = {"true": True, "false": False}
@@ -27,47 +30,66 @@ _encode = msgspec.json.Encoder().encode
 class Models:
     """The list, apart from the routes that give it."""
 
-    def __init__(self, *, catalog: HasCatalog, availability: Availability, created: int) -> None:
-        """`created`: the catalog does not say when a model was made; the process's start has to do."""
+    def __init__(
+        self,
+        *,
+        catalog: HasCatalog,
+        availability: Availability,
+        prices: PriceBook,
+        clock: Clock,
+    ) -> None:
         self._catalog = catalog
         self._availability = availability
-        self._created = created
+        self._prices = prices
+        self._clock = clock
+        self._started = int(clock.now())
+        """The catalog does not say when a model was made; the process's start has to do."""
 
     def entries(self, caller: Caller, hidden_tiers: frozenset[str]) -> list[dict[str, Any]]:
         """Sorted by id. A model without a tier is never hidden by tier."""
-        document = self._catalog.current.document
+        catalog = self._catalog.current
         return [
-            self._entry(document, name, model)
-            for name, model in self._availability.models(document).items()
-            if model.tier not in hidden_tiers and _may_see(caller, name)
+            self._entry(catalog.document, name, model)
+            for name, model in sorted(self._shown(catalog).items())
+            if model.tier not in hidden_tiers and _may_see(caller, catalog, name)
         ]
 
     def entry(self, caller: Caller, name: str) -> dict[str, Any]:
         """Raises NotFound."""
-        document = self._catalog.current.document
-        model = document.models.get(name)
-        if (
-            model is None
-            or not _may_see(caller, name)
-            or not self._availability.serves(document, model)
-        ):
+        catalog = self._catalog.current
+        model = self._shown(catalog).get(name)
+        if model is None or not _may_see(caller, catalog, name):
             raise NotFound(f"Model '{name}' not found", code="model_not_found")
-        return self._entry(document, name, model)
+        return self._entry(catalog.document, name, model)
+
+    def _shown(self, catalog: Catalog) -> dict[str, Model]:
+        """By name: what can be served, and what has a price and is not inactive."""
+        hidden = set(_inactive(catalog.document))
+        priced = {}
+        for key in self._prices.created():
+            target = None if key in hidden else catalog.resolve(key)
+            if target is not None and target.name not in hidden:
+                priced[key] = target.model
+        return priced | self._availability.models(catalog.document)
 
     def _entry(self, document: Document, name: str, model: Model) -> dict[str, Any]:
-        providers = [
-            route.provider
+        routes = [
+            route
             for route in model.providers
             if self._availability.is_on(document.providers[route.provider])
         ]
+        first = (routes or model.providers)[0]
+        price = self._prices.of_route(first, name, self._clock.now()) or model.price
+        is_listed = name in document.models
+        created = None if is_listed else self._prices.created().get(name)
         return {
             "id": name,
             "object": "model",
-            "created": self._created,
-            "owned_by": providers[0],
-            "is_active": model.active,
-            "input_cost_per_token": _per_token(model.price.input),
-            "output_cost_per_token": _per_token(model.price.output),
+            "created": self._started if created is None else int(created),
+            "owned_by": first.provider,
+            "is_active": bool(routes),
+            "input_cost_per_token": _per_token(price.input),
+            "output_cost_per_token": _per_token(price.output),
             "max_input_tokens": model.max_input_tokens,
             "max_output_tokens": model.max_output_tokens,
             "input_modalities": model.input_modalities,
@@ -75,14 +97,31 @@ class Models:
             "display_name": model.display_name or name,
             "model_info": {
                 "tier": model.tier or None,
-                "providers": providers,
+                "providers": [route.provider for route in routes],
                 "description": model.description,
             },
             "pricing": {
-                "input_price_per_million": as_json(model.price.input),
-                "output_price_per_million": as_json(model.price.output),
+                "input_price_per_million": as_json(price.input),
+                "output_price_per_million": as_json(price.output),
             },
         }
+
+
+def _inactive(document: Document) -> Iterator[str]:
+    """The names of inactive models, and the routes that none but those have."""
+    active = {
+        price_key(route.provider, route.upstream_model)
+        for model in document.models.values()
+        if model.active
+        for route in model.providers
+    }
+    for name, model in document.models.items():
+        if not model.active:
+            yield name
+            for route in model.providers:
+                key = price_key(route.provider, route.upstream_model)
+                if key not in active:
+                    yield key
 
 
 def router(models: Models, authenticator: Authenticator, prefix: str) -> APIRouter:
@@ -136,8 +175,11 @@ def hidden_tiers(request: Request) -> frozenset[str]:
     return frozenset(hidden)
 
 
-def _may_see(caller: Caller, name: str) -> bool:
-    return caller.allowed_models is None or name in caller.allowed_models
+def _may_see(caller: Caller, catalog: Catalog, name: str) -> bool:
+    if caller.allowed_models is None:
+        return True
+    target = catalog.resolve(name)
+    return target is not None and target.name in caller.allowed_models
 
 
 def _per_token(per_million: Decimal) -> msgspec.Raw:

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from api.management import Management, actor_of, answer, moment, nothing, number, route_for
 from api.schemas.bodies import AtTime, InPath, Limit, PriceBody, PriceTierBody, Skip
 from api.schemas.management import documented
-from shared.catalog import Document
+from shared.catalog import Document, UnknownProvider, priced_name
 from shared.errors import InvalidRequest
-from shared.postgres.pricing import PriceInfo, split_key
+from shared.postgres.pricing import PriceInfo
 from shared.price import LongContext, Price
 
 
@@ -56,9 +56,9 @@ def _writers(management: Management, path: str) -> APIRouter:
         """Add a price, from now on or from a time; one of this very time is changed."""
         key = canonical(management.catalog.current.document, body.model_key)
         at = body.effective_at
-        return answer(
-            document_of(await prices.put(key, price_of(body), actor_of(request), effective_at=at))
-        )
+        made = await prices.put(key, price_of(body), actor_of(request), effective_at=at)
+        await management.price_book.poll()  # this process need not wait for its next look
+        return answer(document_of(made))
 
     @routes.delete("/{model_key:path}", **documented("delete_pricing", None, "404"))
     async def delete_pricing(
@@ -66,6 +66,7 @@ def _writers(management: Management, path: str) -> APIRouter:
     ) -> Response:
         """Delete the price of one time, or all prices of a model."""
         await prices.delete(model_key, actor_of(request), effective_at=effective_at)
+        await management.price_book.poll()
         return nothing()
 
     return routes
@@ -73,24 +74,17 @@ def _writers(management: Management, path: str) -> APIRouter:
 
 def canonical(catalog: Document, model_key: str) -> str:
     """A name of the catalog, or `provider:model`. Raises InvalidRequest."""
-    if model_key in catalog.models:
-        return model_key
     try:
-        given, model = split_key(model_key)
+        return priced_name(catalog, model_key)
     except ValueError:
-        raise InvalidRequest(
+        text = (
             "Invalid request: Invalid model format. Expected 'provider:model' or"
-            f" 'provider/model', got '{model_key}'",
-            param="model_key",
-        ) from None
-    provider = next((name for name in catalog.providers if name.lower() == given.lower()), None)
-    if provider is None:
-        known = ", ".join(sorted(catalog.providers))
-        raise InvalidRequest(
-            f"'{given}' is not a supported provider. Supported providers: {known}",
-            param="model_key",
+            f" 'provider/model', got '{model_key}'"
         )
-    return f"{provider}:{model}"
+    except UnknownProvider as error:
+        known = ", ".join(sorted(catalog.providers))
+        text = f"'{error}' is not a supported provider. Supported providers: {known}"
+    raise InvalidRequest(text, param="model_key")
 
 
 def price_of(body: PriceBody) -> Price:

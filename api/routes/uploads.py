@@ -11,11 +11,13 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from api.body import ClientLeft
+from api.estimate import Size
 from api.http_protocol import IS_GONE
 from api.middleware import REQUEST_ID
 from api.multipart import Event, Field, FileBegins, FileBytes, FormReader, boundary_of
 from api.problems import send_error
 from api.routes.inference import Collaborators, Endpoint, InferenceRoute
+from api.standing import telling_refusal, telling_standing
 from api.upload import Upload, Uploads
 from api.waiter import Waiter
 from shared.dialects.faults import bad, missing
@@ -56,13 +58,15 @@ class UploadInference(InferenceRoute):
         intake = Intake(receive, reader, upload)
         try:
             await _in_time(intake)
+            size = Size(_length(scope) or catalog.document.limits.max_body_bytes, is_audio=True)
             request = intake.fields.request(selector_is_billed=caller.bills_selector)
-            billed = await self._billing.billed(caller, request.user)
-            header = self._header(scope, billed, catalog, request)
-            waiter = await self._gate.admit(header, intake.form(), catalog.queue)
+            header, terms = await self._job(scope, caller, catalog, request, size)
+            waiter = await self._gate.admit(header, intake.form(), catalog, terms)
+            if waiter.standing is not None:
+                send = telling_standing(send, waiter.standing, self._clock.now())
             await self._exchange(header, waiter, intake, scope, receive, send)
         except GatewayError as error:
-            await send_error(send, error.body())
+            await send_error(telling_refusal(send, error, self._clock.now()), error.body())
         except ClientLeft:
             return
         finally:
@@ -193,6 +197,14 @@ class Intake:
             raise bad(FILE, "must not be empty", "too_short")
         self.fields.deny_unknown()
         self._is_over = True
+
+
+def _length(scope: Scope) -> int:
+    """Of the body, as the client says; 0 where it does not."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)  # the server has refused what is no number
+    return 0
 
 
 def _content_type(scope: Scope) -> bytes:

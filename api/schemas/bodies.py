@@ -15,6 +15,7 @@ from shared.account import MAX_BUDGET_USD
 from shared.caller import DEFAULT_TENANT, Scope, UserField
 from shared.job import Lane
 from shared.money import settle
+from shared.price import MAX_PRICE
 
 MAX_NAME = 255
 """Names are in indexes, which bound them."""
@@ -23,8 +24,6 @@ MAX_TEXT = 10_000
 MAX_ITEMS = 1_000
 MAX_NETWORKS = 100
 """Each request of such a key looks through them."""
-MAX_PRICE = 999_999
-"""US dollars per million; what the spend row's column holds."""
 PRICE_STEP = Decimal("0.000000000001")
 """The last digit that the spend row keeps of a price."""
 MAX_INT32 = 2**31 - 1

@@ -23,6 +23,12 @@ WHERE tenant = {{tenant:String}} AND billed AND has({{users:Array(String)}}, use
 GROUP BY user
 """  # noqa: S608 - a constant; values are parameters
 
+_OF_KEY = f"""
+SELECT sum(cost_usd) FROM {FOLDED}
+WHERE key_id = {{key:String}} AND billed
+  AND toUnixTimestamp64Micro(created_at) >= {{since:Int64}}
+"""  # noqa: S608 - a constant; values are parameters
+
 
 class UserSpend(SpendReader):
     """Reads ClickHouse: rows that wait in Valkey are not counted yet. Raises ClickHouseAway."""
@@ -40,6 +46,12 @@ class UserSpend(SpendReader):
             for user, total in await self._clickhouse.query(_SUMS, _parameters(tenant, of_tenant)):
                 sums[tenant, user] = total
         return [sums.get((one.tenant, one.user), ZERO) for one in spenders]
+
+    @override
+    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
+        parameters = {"key": key_id, "since": _micros(since)}
+        [(total,)] = await self._clickhouse.query(_OF_KEY, parameters)
+        return Decimal(total or 0)
 
 
 def _parameters(tenant: str, spenders: Sequence[Spender]) -> dict[str, object]:

@@ -80,10 +80,13 @@ def parse(
     return request
 
 
-def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
+def to_upstream(
+    fields: dict[str, Any], upstream_model: str, *, cap: int = 0, cap_field: str = TOKEN_CAPS[0]
+) -> dict[str, Any]:
     """The document for a provider: a checked one without the gateway's own fields.
 
     The model is renamed, of two token caps the smaller stays, and streams always ask for usage.
+    Where there is none, a `cap` above 0 is put in: more must not be spent.
     """
     document = without_ours(fields, upstream_model)
     if document.get("stream"):
@@ -96,6 +99,8 @@ def to_upstream(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
     caps = [name for name in TOKEN_CAPS if document.get(name) is not None]
     if len(caps) == 2:
         del document[max(caps, key=document.__getitem__)]
+    elif cap and not caps:
+        document[cap_field] = cap
     return document
 
 

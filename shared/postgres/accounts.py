@@ -6,7 +6,8 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import ColumnElement, FromClause, Row
 
-from shared.account import Account, Budget, RateLimits, account, budget_of, user_name
+from shared import account as accounts
+from shared.account import Account, Budget, RateLimits, budget_of
 
 Owner = Literal["user", "key"]
 _OF_OWNER = ("budget_started_at", "next_budget_reset_at", "spend_since")
@@ -39,15 +40,20 @@ def budget_in(row: Row[Any], prefix: Owner) -> Budget | None:
 def user_account(
     tenant: str, user: str, limits: Mapping[str, Any], budget: Budget | None
 ) -> tuple[Account, ...]:
-    """None where nothing is to be checked."""
-    name = user_name(tenant, user)
-    return account("user", name, f"User '{user}'", _limits(limits), budget)
+    """Empty where nothing is to be checked."""
+    account = accounts.user_account(tenant, user, _limits(limits), budget)
+    return () if _has_none(account) else (account,)
 
 
 def key_account(
-    public_id: str, limits: Mapping[str, Any], budget: Budget | None
+    tenant: str, public_id: str, limits: Mapping[str, Any], budget: Budget | None
 ) -> tuple[Account, ...]:
-    return account("key", public_id, "API key", _limits(limits), budget)
+    account = accounts.key_account(tenant, public_id, _limits(limits), budget)
+    return () if _has_none(account) else (account,)
+
+
+def _has_none(account: Account) -> bool:
+    return account.budget is None and account.limits.are_none
 
 
 def _limits(document: Mapping[str, Any]) -> RateLimits:

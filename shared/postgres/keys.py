@@ -365,7 +365,7 @@ def _record(row: Row[Any]) -> KeyRecord:
         user_field=row.user_field,
         accounts=(
             *user_account(row.tenant, row.user_id, row.user_limits, budget_in(row, "user")),
-            *key_account(row.public_id, row.limits, budget_in(row, "key")),
+            *key_account(row.tenant, row.public_id, row.limits, budget_in(row, "key")),
         ),
         user_is_blocked=row.user_is_blocked,
     )

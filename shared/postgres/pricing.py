@@ -1,20 +1,33 @@
 """Prices in Postgres: for each model key, one row for each time from which on it is charged."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Delete, Row, Select, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Row,
+    Select,
+    Text,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.clock import Clock, utc
 from shared.errors import NotFound
 from shared.postgres.audit import Actor, Change, record
 from shared.postgres.tables import pricing
-from shared.price import Price
+from shared.price import Price, SeedPrice, split_key
 from shared.spend import encode_price
 
 
@@ -24,6 +37,25 @@ class PriceInfo(msgspec.Struct, frozen=True, kw_only=True):
     price: Price
     created_at: datetime
     updated_at: datetime
+
+
+class PriceVersion(NamedTuple):
+    """Equal while nothing has changed.
+
+    By the transactions that wrote the rows, for `updated_at` is when a transaction began: one that
+    was committed late could be older than one that was read already.
+    """
+
+    rows: int
+    writes: int
+
+
+class DatedPrice(NamedTuple):
+    model_key: str
+    effective_at: float
+    """Epoch seconds."""
+    price: Price
+    created_at: float
 
 
 class PriceStore:
@@ -59,6 +91,22 @@ class PriceStore:
             await self._record(connection, actor, "pricing.put", before=before, after=after)
             return after
 
+    async def seed(self, prices: Mapping[str, SeedPrice], actor: Actor) -> list[str]:
+        """Adds a row for each key that has none; the keys that it was for. May be repeated."""
+        async with self._engine.begin() as connection:
+            if prices:  # two who seed at once: the second finds the rows of the first
+                await connection.execute(_LOCK)
+            missing = {
+                key: seed for key, seed in prices.items() if not await _has_rows(connection, key)
+            }
+            for key, seed in missing.items():
+                at = seed.effective_at or utc(self._clock.now())
+                values = {"model_key": key, "effective_at": at, **_columns(seed.price)}
+                made = insert(pricing).values(values).returning(*_INFO)
+                after = _info((await connection.execute(made)).one())
+                await self._record(connection, actor, "pricing.put", after=after)
+        return list(missing)
+
     async def list_prices(self, *, skip: int = 0, limit: int = 100) -> Sequence[PriceInfo]:
         """By key, then the newest first."""
         query = select(*_INFO).order_by(
@@ -79,6 +127,30 @@ class PriceStore:
                 if found is not None:
                     return found
         raise _no_price(model_key)
+
+    async def version(self) -> PriceVersion:
+        """What a change of any price changes."""
+        async with self._engine.connect() as connection:
+            rows, writes = (await connection.execute(_VERSION)).one()
+        return PriceVersion(rows, int(writes))
+
+    async def charged_from(self, at: datetime) -> list[DatedPrice]:
+        """For each key what is in force at a time and what comes later, in any order."""
+        columns = [pricing.c[name] for name in DatedPrice._fields]
+        in_force = (
+            select(*columns)
+            .ext(distinct_on(pricing.c.model_key))
+            .where(pricing.c.effective_at <= at)
+            .order_by(pricing.c.model_key, pricing.c.effective_at.desc())
+        )
+        query = union_all(
+            in_force.subquery().select(), select(*columns).where(pricing.c.effective_at > at)
+        )
+        async with self._engine.connect() as connection:
+            return [
+                DatedPrice(key, start.timestamp(), _decode_price(price), made.timestamp())
+                for key, start, price, made in await connection.execute(query)
+            ]
 
     async def history(self, model_key: str) -> Sequence[PriceInfo]:
         """All rows of a key, newest first. Raises NotFound."""
@@ -127,15 +199,6 @@ def forms(model_key: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def split_key(model_key: str) -> tuple[str, str]:
-    """Provider and model: the first `:` or `/` splits. Raises ValueError without two halves."""
-    at = min((model_key.find(sign) for sign in ":/" if sign in model_key), default=-1)
-    provider, model = model_key[: max(at, 0)].strip(), model_key[at + 1 :]
-    if at < 0 or not provider or not model:
-        raise ValueError(model_key)
-    return provider, model
-
-
 def _newest_first(model_key: str) -> Select[Any]:
     query = select(*_INFO).where(pricing.c.model_key == model_key)
     return query.order_by(pricing.c.effective_at.desc())
@@ -146,6 +209,11 @@ def _deletion(model_key: str, effective_at: datetime | None) -> Delete:
     if effective_at is not None:
         statement = statement.where(pricing.c.effective_at == effective_at)
     return statement
+
+
+async def _has_rows(connection: AsyncConnection, model_key: str) -> bool:
+    query = select(pricing.c.model_key).where(pricing.c.model_key.in_(forms(model_key))).limit(1)
+    return (await connection.execute(query)).one_or_none() is not None
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> PriceInfo | None:
@@ -159,6 +227,11 @@ def _no_price(model_key: str, effective_at: datetime | None = None) -> NotFound:
 
 
 _INFO = [pricing.c[name] for name in PriceInfo.__struct_fields__]
+_LOCK = text("LOCK TABLE pricing IN SHARE ROW EXCLUSIVE MODE")
+_WRITER = cast(cast(literal_column("xmin"), Text), BigInteger)
+_VERSION = select(
+    func.count(), func.coalesce(func.sum(func.hashint8extended(_WRITER, 0)), 0)
+).select_from(pricing)
 _decode_price = msgspec.json.Decoder(Price).decode
 
 

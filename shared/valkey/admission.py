@@ -10,8 +10,11 @@ from shared.job import JobHeader, encode_header
 from shared.valkey.client import Client, Word
 from shared.valkey.gather import Gatherer
 from shared.valkey.keys import ShardKeys
-from shared.valkey.scripts import ADMIT, CANCEL, NOTIFY
+from shared.valkey.scripts import ADMIT, CANCEL, NOTIFY, PROBE
+from shared.valkey.terms import Standing, Terms, pack_terms, raise_refusal, read_standing
 
+ADMITTED_LENGTH = 2
+"""Of the script's answer for a job with terms; a refusal is longer."""
 DONE_MS = 60_000
 """How long an ended job is remembered: far longer than a lost admission may be asked again."""
 
@@ -30,6 +33,19 @@ class _Asked(NamedTuple):
     header: JobHeader
     sealed_body: bytes
     limits: QueueLimits
+    terms: Terms | None
+
+
+class Admitted(NamedTuple):
+    """A job that was let in, or had been before."""
+
+    outcome: str
+    """`admitted` or, when asked again, `duplicate`."""
+    standing: Standing | None = None
+    """Of its accounts, where it has some."""
+
+
+ADMITTED, DUPLICATE = Admitted("admitted"), Admitted("duplicate")
 
 
 class Admission:
@@ -42,30 +58,50 @@ class Admission:
         )
 
     async def admit(
-        self, client: Client, header: JobHeader, sealed_body: bytes, limits: QueueLimits
-    ) -> str:
-        """`admitted` or, when asked again, `duplicate`. Raises Overloaded, or ValkeyAway.
+        self,
+        client: Client,
+        header: JobHeader,
+        sealed_body: bytes,
+        limits: QueueLimits,
+        terms: Terms | None = None,
+    ) -> Admitted:
+        """Raises Overloaded, ValkeyAway, and with `terms` what they refuse: see `raise_refusal`.
 
         May be repeated with the same request id: a job is never let in twice.
         """
-        answer: bytes = await self._gatherer.ask(client, _Asked(header, sealed_body, limits))
+        asked = _Asked(header, sealed_body, limits, terms)
+        answer: Any = await self._gatherer.ask(client, asked)
+        if type(answer) is list:
+            assert terms is not None  # noqa: S101 - a list is the answer to terms alone
+            if len(answer) != ADMITTED_LENGTH:
+                raise_refusal(terms, answer)
+            return Admitted("admitted", read_standing(answer[1]))
         refusal = REFUSALS.get(answer)
         if refusal is not None:
             raise Overloaded(refusal.message, code=refusal.code)
-        return "duplicate" if answer == b"duplicate" else "admitted"
+        return DUPLICATE if answer == b"duplicate" else ADMITTED
 
     def _send(self, client: Client, asked: Sequence["_Asked"]) -> asyncio.Future[Any]:
         """All of one loop turn are judged by the same limits: those of the last one asked."""
         limits, own = asked[-1].limits, self.keys
-        keys = [own.spend_rows, own.sealed_bytes, own.done]
+        keys = [own.spend_rows, own.sealed_bytes, own.done, own.events]
         args: list[Word] = [
             limits.lane_capacity, limits.max_sealed_bytes, limits.admit_below_backlog,
+            *own.account_prefixes,
         ]  # fmt: skip
         for one in asked:
-            request_id = one.header.request_id
-            keys += (own.lanes[one.header.lane], own.job(request_id))
-            args += (request_id, encode_header(one.header), one.sealed_body)
+            header, terms = one.header, one.terms
+            keys += (own.lanes[header.lane], own.job(header.request_id))
+            packed = b"" if terms is None else pack_terms(terms)
+            args += (header.request_id, encode_header(header), one.sealed_body, packed)
         return client.script(ADMIT, keys, args)
+
+    async def probe(self, client: Client, request_id: str, terms: Terms) -> None:
+        """Counts a request that is refused for another reason. Raises RateLimited, ValkeyAway."""
+        words = (*self.keys.account_prefixes, request_id, pack_terms(terms))
+        refusal = await client.script(PROBE, (self.keys.events,), words)
+        if refusal:
+            raise_refusal(terms, refusal)
 
     async def cancel(
         self, client: Client, request_id: str, lane: str, *, only_waiting: bool = False
@@ -83,6 +119,8 @@ class Admission:
                 DONE_MS,
                 keys.control(""),
                 "waiting" if only_waiting else "",
+                keys.account(""),
+                keys.bucket(""),
             ),
         )
         return answer.decode()

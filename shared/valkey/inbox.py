@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from shared.spend import Charge
 from shared.valkey.admission import DONE_MS
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
@@ -32,6 +33,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     token: bytes
     frames: Sequence[bytes]
     rows: Sequence[bytes]
+    charge: Charge = Charge()
 
 
 class Poster:
@@ -63,11 +65,14 @@ class Poster:
             self.keys.spend_rows,
             self.keys.sealed_bytes,
             self.keys.done,
+            self.keys.loads,
         ]
-        args: list[bytes | str | int] = [DONE_MS]
+        accounts, _, buckets = self.keys.account_prefixes
+        args: list[bytes | str | int] = [DONE_MS, accounts, buckets]
         for end in endings:
             keys += (self.keys.job(end.request_id), self.keys.lanes[end.lane])
-            args += (end.token, end.entry, end.request_id, len(end.frames), len(end.rows))
+            args += (end.token, end.entry, end.request_id, *end.charge)
+            args += (len(end.frames), len(end.rows))
             args += end.frames
             args += end.rows
         answer: list[bytes] = await client.script(SETTLE, keys, args)

@@ -11,6 +11,7 @@ from shared.job import LANES
 
 WORKERS_GROUP = b"workers"
 METERING_GROUP = b"metering"
+BACKGROUND_GROUP = b"background"
 
 
 def shard_of(tenant: str, shards: int) -> int:
@@ -114,6 +115,33 @@ class ShardKeys:
     def uploads(self) -> bytes:
         """Hash: request id → last chunk, bytes that wait and when it last moved, of every upload."""
         return self._tag + b"uploads"
+
+    def account(self, suffix: str) -> bytes:
+        """Hash: what an account has spent and holds. For the suffix see `shared.account.Account`."""
+        return self._tag + b"account:" + suffix.encode()
+
+    def window(self, suffix: str) -> bytes:
+        """Sorted set with a TTL: request ids by when an account's limit counted them."""
+        return self._tag + b"window:" + suffix.encode()
+
+    def bucket(self, suffix: str) -> bytes:
+        """String with a TTL: when an account's tokens of a minute will be full again."""
+        return self._tag + b"bucket:" + suffix.encode()
+
+    @cached_property
+    def account_prefixes(self) -> tuple[bytes, bytes, bytes]:
+        """Of accounts, windows and buckets, for scripts that are told the suffixes."""
+        return self.account(""), self.window(""), self.bucket("")
+
+    @cached_property
+    def loads(self) -> bytes:
+        """String with a TTL: jobs may run that began before an account was loaded."""
+        return self._tag + b"loads"
+
+    @cached_property
+    def events(self) -> bytes:
+        """Stream of what happened to budgets, group `background`."""
+        return self._tag + b"events"
 
     def metrics(self, process: str) -> bytes:
         """String with a TTL: the metrics a process last published."""

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from shared.catalog import Auth, Catalog, Compat
+from shared.account import RateLimits
+from shared.catalog import Auth, Catalog, Compat, Limits
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.job import JobHeader
 from shared.postgres.catalogs import CatalogStore
@@ -174,6 +175,37 @@ class TestWhereTheCatalogSaysBill:
         await asked.refused(bills, "ann", 403, FOREIGN, code="foreign_user")
         labels = await asked.key(user_id="owner", user_field="attribute")
         assert (await asked.admitted(labels, "ann")).user == "owner"
+
+
+class TestWhereUsersHaveLimits:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        limits = Limits(per_user=RateLimits(requests_per_minute=1))
+        return Catalog(replace(CATALOG.document, limits=limits))
+
+    async def test_the_billed_user_is_counted_before_it_is_looked_at(self, asked):
+        await made(asked.client, "/v1/users", user_id="blocked", blocked=True)
+        for user, status in (("nobody", 404), ("blocked", 403)):
+            for expected in (status, 429):
+                answer = await asked.ask(MASTER, "/v1/chat/completions", user)
+                assert answer.status_code == expected, answer.text
+        blocked = await asked.key(user_id="mine")
+        await asked.client.patch("/v1/users/mine", json={"blocked": True})
+        for expected in (403, 429):
+            answer = await asked.ask(blocked, "/v1/chat/completions", None)
+            assert answer.status_code == expected, answer.text
+
+    async def test_whoever_bills_a_user_uses_that_users_limit_and_not_its_own(self, asked):
+        key = await asked.key(user_id="owner", user_field="bill", scopes=["bill_others"])
+        for user in ("ann", "bob"):
+            await made(asked.client, "/v1/users", user_id=user)
+            assert (await asked.admitted(key, user)).user == user
+            assert (await asked.ask(MASTER, "/v1/embeddings", user)).status_code == 429
+        assert (await asked.admitted(key)).user == "owner"
+        # What is refused for its body or its selector is not counted.
+        service = await asked.key(user_id="new", user_field="bill")
+        await asked.refused(service, "ann", 403, FOREIGN, code="foreign_user")
+        assert (await asked.admitted(service)).user == "new"
 
 
 class TestInOpenMode:

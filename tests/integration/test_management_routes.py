@@ -245,6 +245,17 @@ async def test_budgets_are_made_changed_and_deleted_while_in_use(client, prefix)
     assert (await made(client, budgets, max_budget=0))["max_budget"] == 0
 
 
+async def test_a_price_that_was_set_is_listed_and_one_that_was_deleted_is_not(client):
+    price = {"input_price_per_million": 0.1, "output_price_per_million": 2}
+    before = (await client.get("/v1/models")).json()["data"]
+    await made(client, "/v1/pricing", model_key="openai/gpt-new", **price)
+    (found,) = [one for one in (await client.get("/v1/models")).json()["data"] if one not in before]
+    assert found == (await client.get("/v1/models/openai:gpt-new")).json()
+    assert (found["id"], found["owned_by"], found["pricing"]) == ("openai:gpt-new", "openai", price)
+    assert (await client.delete("/v1/pricing/openai:gpt-new")).status_code == 204
+    assert (await client.get("/v1/models")).json()["data"] == before
+
+
 @pytest.mark.parametrize("encoded", [True, False])
 async def test_prices_are_read_by_keys_with_colons_and_slashes_encoded_or_not(client, encoded):
     def path(key: str) -> str:

@@ -27,7 +27,7 @@ from shared.postgres.migrate import migrate
 from shared.postgres.pricing import PriceStore
 from shared.postgres.tables import audit_log, budget_resets
 from shared.postgres.users import NewUser, UserChange, UserStore
-from shared.price import Price
+from shared.price import Price, SeedPrice
 from shared.spend import Spender
 from tests.spend_rows import ADMITTED, spend_row
 
@@ -189,6 +189,72 @@ async def test_the_price_in_force_is_the_newest_that_has_begun(prices):
         await prices.in_force("a:m", as_of=NOW - timedelta(days=3))
     inputs = [one.price.input for one in await prices.history("a:m")]
     assert inputs == [Decimal("0.6"), Decimal("0.4"), Decimal("0.3")]
+
+
+async def test_a_book_of_prices_has_what_is_in_force_and_what_comes(prices, clock):
+    for days in (-2, -1, 1, 2):
+        at = NOW + timedelta(days=days)
+        await prices.put("a", Price(input=Decimal(10 + days)), ADMIN, effective_at=at)
+    await prices.put("b", Price(output=Decimal("0.1")), ADMIN)
+    found = await prices.charged_from(utc(clock.now()))
+    assert sorted((row.model_key, row.effective_at - clock.now(), row.price) for row in found) == [
+        ("a", -DAY, Price(input=Decimal(9))),
+        ("a", DAY, Price(input=Decimal(11))),
+        ("a", 2 * DAY, Price(input=Decimal(12))),
+        ("b", 0, Price(output=Decimal("0.1"))),
+    ]
+
+
+async def test_seeds_are_for_keys_without_a_price_and_audited_as_the_gateways(
+    engine, prices, clock
+):
+    await prices.put("a/old", Price(), ADMIN)
+    later = NOW + timedelta(days=1)
+    seeds = {
+        "a:old": SeedPrice(input_price_per_million=Decimal(1), output_price_per_million=Decimal(2)),
+        "a:new": SeedPrice(
+            input_price_per_million=Decimal("0.1"),
+            output_price_per_million=Decimal("0.2"),
+            cache_read_price_per_million=Decimal("0.01"),
+        ),
+        "m": SeedPrice(
+            input_price_per_million=Decimal(1), output_price_per_million=Decimal(2),
+            effective_at=later,
+        ),
+    }  # fmt: skip
+    both = await asyncio.gather(prices.seed(seeds, GATEWAY), prices.seed(seeds, GATEWAY))
+    assert sorted(both) == [[], ["a:new", "m"]]
+    clock.advance(5)
+    assert await prices.seed(seeds, GATEWAY) == []
+    (new,) = await prices.history("a:new")
+    assert (new.effective_at, new.price) == (
+        NOW, Price(Decimal("0.1"), Decimal("0.2"), cached_input=Decimal("0.01"))
+    )  # fmt: skip
+    assert (await prices.history("m"))[0].effective_at == later
+    (entry,) = await entries(engine, object_id="a:new")
+    assert (entry.actor, entry.action, entry.before) == ("gateway", "pricing.put", None)
+    await prices.delete("a:new", ADMIN)
+    assert await prices.seed(seeds, GATEWAY) == ["a:new"]
+
+
+async def test_every_change_of_a_price_changes_the_version_a_late_commit_too(engine, prices):
+    versions = [await prices.version()]
+    await prices.put("a", Price(), ADMIN)
+    versions.append(await prices.version())
+    assert await prices.version() == versions[-1]
+    async with engine.begin() as late:
+        # Began first, so its `updated_at` is older than that of the change which is seen first.
+        await late.execute(text("SELECT now()"))
+        await prices.put("b", Price(), ADMIN)
+        versions.append(await prices.version())
+        await late.execute(text("UPDATE pricing SET updated_at = now() WHERE model_key = 'a'"))
+    versions.append(await prices.version())
+    await prices.put("a", Price(input=Decimal(1)), ADMIN)
+    versions.append(await prices.version())
+    await prices.delete("a", ADMIN)
+    await prices.put("c", Price(), ADMIN)
+    versions.append(await prices.version())
+    assert len(set(versions)) == len(versions)
 
 
 async def test_one_time_is_one_row_and_no_time_is_a_row_each(prices, clock):

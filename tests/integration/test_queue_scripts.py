@@ -67,11 +67,11 @@ async def test_admission_asked_again_lets_a_job_in_once_even_after_it_has_ended(
 ) -> None:
     header = a_header()
     args = (queue.client, header, b"sealed", QueueLimits())
-    assert await queue.admission.admit(*args) == "admitted"
-    assert await queue.admission.admit(*args) == "duplicate"
+    assert (await queue.admission.admit(*args)).outcome == "admitted"
+    assert (await queue.admission.admit(*args)).outcome == "duplicate"
     (claim,) = await queue.claimed()
     await queue.poster.settle(queue.client, INBOX, [ending(claim)])
-    assert await queue.admission.admit(*args) == "duplicate"
+    assert (await queue.admission.admit(*args)).outcome == "duplicate"
     assert await queue.claimed() == []
 
 
@@ -231,8 +231,8 @@ async def test_cancelling_a_running_job_tells_its_worker_and_leaves_a_flag(
 async def test_an_admission_that_arrives_after_its_cancel_comes_too_late(queue: Queue) -> None:
     header = a_header()
     assert await queue.admission.cancel(queue.client, header.request_id, "default") == "ended"
-    outcome = await queue.admission.admit(queue.client, header, b"sealed", QueueLimits())
-    assert outcome == "duplicate"
+    admitted = await queue.admission.admit(queue.client, header, b"sealed", QueueLimits())
+    assert admitted.outcome == "duplicate"
     assert await queue.claimed() == []
 
 

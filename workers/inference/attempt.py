@@ -66,7 +66,7 @@ class Attempt:
             attempt=number,
             streamed=header.stream,
             usage=Usage(input_tokens=input_estimate),  # what a lost call is metered by
-            price=route.price,
+            price=header.prices.get(route.price_key, route.price),
             tags=header.tags,
             queue_ms=max(0.0, claimed_at - header.admitted_at) * 1000,
         )
@@ -140,7 +140,7 @@ class Attempt:
         return estimated, "estimated"
 
 
-def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) -> bytes:
+def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) -> SpendRow:
     """The row of an attempt whose worker died: it may have reached the provider.
 
     If the client got a part of the answer, it pays for what the last heartbeat counted. Those parts
@@ -151,15 +151,13 @@ def lost_row(recorded: bytes, *, clock: Clock, spoke: bool, output_seen: int) ->
     usage = Usage(input_tokens=row.usage.input_tokens, output_tokens=output_seen)
     if not spoke:
         usage = Usage()
-    return encode_row(
-        replace(
-            row,
-            status="lost",
-            error_code="worker_lost",
-            billed=spoke,
-            usage=usage,
-            usage_source="estimated" if spoke else "none",
-            cost_usd=row.price.cost(usage) if spoke else ZERO,
-            ended_at=utc(clock.now()),
-        )
+    return replace(
+        row,
+        status="lost",
+        error_code="worker_lost",
+        billed=spoke,
+        usage=usage,
+        usage_source="estimated" if spoke else "none",
+        cost_usd=row.price.cost(usage) if spoke else ZERO,
+        ended_at=utc(clock.now()),
     )

@@ -220,7 +220,10 @@ class Calls:
 
     def _note_failed(self, call: Call, error_code: str | None, *, billed: bool) -> None:
         row = self._close(call.attempt, "failed", error_code=error_code, billed=billed)
-        self.note(row.row_id, encode_row(row))
+        if billed:
+            self._kept.append(row)  # accounts are charged with the job's end, and with it alone
+        else:
+            self.note(row.row_id, encode_row(row))
 
     def _close(
         self, attempt: Attempt, status: Status, *, billed: bool, error_code: str | None = None
@@ -240,13 +243,13 @@ class Calls:
     # ---- their rows
 
     def note(self, row_id: str, row: bytes) -> None:
-        """For the next script to write; a dry run's attempts are as if they had not been sent."""
+        """For the next script to write; it is not billed. A dry run's attempts are as if they had not been sent."""
         self._held.ended_rows.append((row_id, b"" if self._held.header.dryrun else row))
 
     @property
-    def rows(self) -> list[bytes]:
+    def rows(self) -> Sequence[SpendRow]:
         """For the job's end."""
-        return [] if self._held.header.dryrun else list(map(encode_row, self._kept))
+        return () if self._held.header.dryrun else self._kept
 
     @property
     def usage(self) -> Usage:

@@ -53,7 +53,12 @@ class Candidate:
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
         return route.provider.request(
             "chat.completions",
-            dialect.to_upstream(self._document, route.upstream_model),
+            dialect.to_upstream(
+                self._document,
+                route.upstream_model,
+                cap=self.header.output_cap,
+                cap_field=route.provider.settings.output_cap_field,
+            ),
             row_id=attempt.row_id,
             timeouts=route.timeouts,
         )

@@ -62,7 +62,10 @@ class ChatExchange:
         return route.provider.request(
             "chat.completions",
             dialect.to_upstream(
-                self._of_variants.get(route.variant_name, self._document), route.upstream_model
+                self._of_variants.get(route.variant_name, self._document),
+                route.upstream_model,
+                cap=self.header.output_cap,
+                cap_field=route.provider.settings.output_cap_field,
             ),
             row_id=attempt.row_id,
             timeouts=route.timeouts,
@@ -117,6 +120,8 @@ class ChatExchange:
                 if not is_over(response):
                     await self._rest(pieces)
                 return
+            if self._job.allowance is not None:
+                await self._job.allowance.keep(attempt)
             await self._job.keep_bounds()
         raise AttemptFailed(
             UpstreamFailed("The provider's stream ended early.", code="upstream_protocol_error"),

@@ -8,7 +8,9 @@ from shared.errors import GatewayError, Internal, TimedOut, UpstreamFailed
 from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
 from shared.seal import SealBroken
+from shared.spend import charge_of, encode_row
 from workers.held import HeldJob
+from workers.inference.allowance import Allowance
 from workers.inference.attempt import lost_row
 from workers.inference.cache import Hit, JobCache, Replays
 from workers.inference.calls import Calls
@@ -67,13 +69,15 @@ class Job:
         self.meter = shared.meter
         self.max_answer_bytes = 0
         self._cache: JobCache | None = None
+        self.allowance = Allowance(held, recorder) if held.header.output_cap else None
 
     # ---- the way through
 
     async def run(self) -> None:
         held, header = self._held, self.header
         for row_id, row in held.claim.attempts.items():
-            self.calls.note(row_id, lost_row(row, clock=self.clock, spoke=False, output_seen=0))
+            lost = lost_row(row, clock=self.clock, spoke=False, output_seen=0)
+            self.calls.note(row_id, encode_row(lost))
         self.meter.claimed(header.lane, max(0.0, held.started_at - header.admitted_at))
         if held.started_at > header.queue_deadline and held.claim.deliveries == 1:
             raise TimedOut("The request waited too long in the queue.", code="queue_timeout")
@@ -128,8 +132,7 @@ class Job:
 
     def end_stream(self, text: bytes) -> None:
         """The last part of a stream that is complete: the job is settled with it."""
-        self._outbox.end(self._held, Kind.END, text, self.calls.rows)
-        self.meter.ended("completed")
+        self._end(Kind.END, text, "completed")
 
     def end_whole(self, body: bytes, *, content_type: str = "application/json") -> None:
         """A whole answer: the job is settled with it."""
@@ -142,13 +145,19 @@ class Job:
             cost_usd=format(self.calls.cost_usd, "f"),
             headers=self._cache.headers if self._cache is not None else {},
         )
-        self._outbox.end(self._held, Kind.WHOLE, encode_answer(reply), self.calls.rows)
-        self.meter.ended("completed")
+        self._end(Kind.WHOLE, encode_answer(reply), "completed")
 
     def _end_kept(self, hit: Hit) -> None:
         """An answer from the cache: the job is settled with it."""
-        self._outbox.end(self._held, Kind.WHOLE, encode_answer(hit.answer), self.calls.rows)
-        self.meter.ended("completed")
+        self._end(Kind.WHOLE, encode_answer(hit.answer), "completed")
+
+    def _end(self, kind: Kind, payload: bytes, outcome: str) -> None:
+        """Settles: with the last reply go the rows of all calls, and what they cost."""
+        rows = self.calls.rows
+        self._outbox.end(self._held, kind, payload, rows)
+        self.meter.ended(outcome)
+        if self.allowance is not None and charge_of(rows).nano > self.allowance.held_nano:
+            self.meter.overran()
 
     # ---- other ends
 
@@ -158,8 +167,7 @@ class Job:
             return
         self.calls.tell_breakers(timed_out=isinstance(error, TimedOut))
         self.calls.end("failed", error_code=error.code, billed=self._held.posted)
-        self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), self.calls.rows)
-        self.meter.ended("failed")
+        self._end(Kind.FAILED, encode_error(error.body()), "failed")
 
     async def stopped(self) -> None:
         """The task was cancelled: by the client, by another worker's claim, or by a drain."""
@@ -180,5 +188,4 @@ class Job:
         """What the provider generated until now is metered and billed."""
         self.calls.end("cancelled", error_code="client_disconnected", billed=True)
         error = UpstreamFailed("The client closed the request.", code="client_disconnected")
-        self._outbox.end(self._held, Kind.FAILED, encode_error(error.body()), self.calls.rows)
-        self.meter.ended("cancelled")
+        self._end(Kind.FAILED, encode_error(error.body()), "cancelled")

@@ -16,6 +16,10 @@ class Meter:
     def ended(self, outcome: str) -> None:
         self._metrics.jobs.labels(outcome).inc()
 
+    def overran(self) -> None:
+        """A job cost more than it held."""
+        self._metrics.hold_overruns.inc()
+
     def looked_up(self, outcome: str) -> None:
         self._metrics.cache_lookups.labels(outcome).inc()
 

@@ -13,7 +13,7 @@ from shared.errors import NotFound, Overloaded
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
-from shared.price import Price
+from shared.price import Price, price_key
 from shared.timeouts import Retries, Timeouts
 from shared.variant import Variant
 from workers.inference.breaker import Breaker
@@ -38,6 +38,9 @@ class Route(msgspec.Struct, frozen=True):
     tier: str
     upstream_model: str
     price: Price
+    """The catalog's."""
+    price_key: str
+    """Under which a job brings another price."""
     timeouts: Mapping[str, float | None]
     retries: Retries
     breaker: Breaker
@@ -138,6 +141,7 @@ class Routing:
             tier=model.tier,
             upstream_model=one.upstream_model,
             price=one.price or model.price,
+            price_key=price_key(one.provider, one.upstream_model),
             timeouts=_timeouts(times),
             retries=provider.settings.retries,
             breaker=breaker,

@@ -27,12 +27,19 @@ def _read(name: str) -> bytes:
 SERVER_AGE = "server_age"
 SPEND_ROWS = "spend_rows"
 UPLOADS = "uploads"
+LIMITS = "limits"
+ACCOUNTS = "accounts"
+ADMISSION = "admission"
 
-ADMIT = Script("admit.v1")
+ADMIT = Script("admit.v1", uses=(LIMITS, ADMISSION))
+PROBE = Script("probe.v1", uses=(LIMITS, ADMISSION))
 ATTEMPT = Script("attempt.v1", uses=(SERVER_AGE, SPEND_ROWS))
 POST = Script("post.v1", uses=(SERVER_AGE,))
-SETTLE = Script("settle.v1", uses=(SPEND_ROWS,))
-CANCEL = Script("cancel.v1")
+SETTLE = Script("settle.v1", uses=(SPEND_ROWS, LIMITS, ACCOUNTS))
+CANCEL = Script("cancel.v1", uses=(LIMITS, ACCOUNTS))
+EXTEND_HOLD = Script("extend_hold.v1")
+BEGIN_LOAD = Script("begin_load.v1")
+FINISH_LOAD = Script("finish_load.v1")
 NOTIFY = Script("notify.v1")
 HEARTBEAT = Script("heartbeat.v1", uses=(SERVER_AGE,))
 RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
@@ -48,4 +55,5 @@ ALL = (
     *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
     *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
     *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD, CACHE_PUT),
+    *(PROBE, EXTEND_HOLD, BEGIN_LOAD, FINISH_LOAD),
 )

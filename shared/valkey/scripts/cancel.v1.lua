@@ -3,9 +3,9 @@
 -- afterwards its worker is told, and finds the flag at its next heartbeat if the notice is lost.
 -- KEYS: 1 job  2 done  3 lane  4 sealed-bytes
 -- ARGV: 1 request id  2 how long it is remembered as done, in ms  3 prefix of control channels
---       4 'waiting': only if no worker has begun it
+--       4 'waiting': only if no worker has begun it  5 6 prefixes of accounts and buckets
 -- Returns removed, told, ended, or running (not touched, because of 4).
-local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'size')
+local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'size', 'hold')
 if not state[1] then
   -- An admission that is still on its way must find that it came too late.
   redis.call('HSETEX', KEYS[2], 'PX', ARGV[2], 'FIELDS', 1, ARGV[1], 1)
@@ -17,6 +17,9 @@ if not state[2] then
   redis.call('DEL', KEYS[1])
   redis.call('HSETEX', KEYS[2], 'PX', ARGV[2], 'FIELDS', 1, ARGV[1], 1)
   redis.call('DECRBY', KEYS[4], state[3])
+  if state[4] then
+    release(state[4], 0, 0, ARGV[5], ARGV[6])
+  end
   return 'removed'
 end
 if ARGV[4] == 'waiting' then

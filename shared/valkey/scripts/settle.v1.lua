@@ -1,25 +1,36 @@
 #!lua flags=allow-oom
 -- Ends jobs that reply to one inbox: rows, last replies, and the jobs' removal are one step.
--- KEYS: 1 inbox  2 inbox lease  3 spend  4 spend-rows  5 sealed-bytes  6 done,
+-- KEYS: 1 inbox  2 inbox lease  3 spend  4 spend-rows  5 sealed-bytes  6 done  7 loads,
 --       then for each job: job, lane
--- ARGV: 1 how long a job is remembered as done, in ms, then for each job:
---       claim token, entry, request id, number of frames, number of rows, frames.., rows..
+-- ARGV: 1 how long a job is remembered as done, in ms  2 3 prefixes of accounts and buckets,
+--       then for each job: claim token, entry, request id, its cost in nano-dollars, tokens it used,
+--       number of frames, number of rows, frames.., rows..
 -- Returns for each job: ok, gone (it had ended before), or fenced (another worker has it).
 -- A call costs more than what it does: what can be one for all jobs is gathered and made once.
 local results, frames, rows, jobs, done, size = {}, {}, {}, {}, {}, 0
 local entries = {} -- by lane
-local at = 2
-for i = 7, #KEYS, 2 do
+local accounts, buckets = ARGV[2], ARGV[3]
+local is_loading = redis.call('EXISTS', KEYS[7]) == 1 -- an account, now or while these jobs ran
+local at = 4
+for i = 8, #KEYS, 2 do
   local token, entry, request = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local first_row = at + 5 + tonumber(ARGV[at + 3])
-  local next_job = first_row + tonumber(ARGV[at + 4])
-  local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'size')
+  local first_row = at + 7 + tonumber(ARGV[at + 5])
+  local next_job = first_row + tonumber(ARGV[at + 6])
+  local state = redis.call('HMGET', KEYS[i], 'entry', 'token', 'size', 'hold')
   if not state[1] then
     results[#results + 1] = 'gone'
   elseif state[1] ~= entry or (state[2] and state[2] ~= token) then
     results[#results + 1] = 'fenced'
   else
-    for j = at + 5, first_row - 1 do
+    local charged = {}
+    if state[4] then
+      charged =
+        release(state[4], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), accounts, buckets)
+    end
+    if is_loading and ARGV[at + 3] ~= '0' then
+      charge_unheld(ARGV[first_row], tonumber(ARGV[at + 3]), entry, charged, accounts)
+    end
+    for j = at + 7, first_row - 1 do
       frames[#frames + 1] = request
       frames[#frames + 1] = ARGV[j]
     end

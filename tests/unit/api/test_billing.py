@@ -9,7 +9,7 @@ from api import record_cache
 from api.billing import Billing, named_user
 from api.record_cache import Entry
 from api.user_cache import UserCache
-from shared.account import Account
+from shared.account import RateLimits, key_account, user_account
 from shared.caller import ANONYMOUS_CALLER, BILL_OTHERS_SCOPE, MASTER_CALLER, Caller
 from shared.clock import StillClock
 from shared.errors import (
@@ -21,9 +21,10 @@ from shared.errors import (
 )
 from shared.postgres.users import UserRecord
 
-OF_KEY = Account("key", "k", "API key")
-OF_OWNER = Account("user", "7:default:owner", "User 'owner'")
-OF_OTHER = Account("user", "7:default:other", "User 'other'")
+LIMITS = RateLimits(concurrent=1)
+OF_KEY = key_account("default", "k", LIMITS)
+OF_OWNER = user_account("default", "owner", LIMITS)
+OF_OTHER = user_account("default", "other", LIMITS)
 OWNER = Caller("default", "owner", "k", accounts=(OF_OWNER, OF_KEY))
 BLOCKED = replace(OWNER, user_is_blocked=True)
 BILLS = replace(OWNER, user_field="bill")
@@ -54,7 +55,7 @@ class Users:
         self.probed.append(billed.user)
 
     async def billed(self, caller: Caller, selector: str | None) -> Caller:
-        return await Billing(self.cache, self.probe).billed(caller, selector)
+        return await Billing(self.cache).billed(caller, selector, self.probe)
 
 
 def user(name: str = "other", *, blocked: bool = False, **more: Any) -> UserRecord:
@@ -155,9 +156,9 @@ async def test_the_probes_reason_is_the_better_one():
         raise TooManyRequests("Rate limit exceeded")
 
     for users, caller in ((Users(absent=("no",)), MASTER_CALLER), (Users(), BLOCKED)):
-        billing = Billing(users.cache, too_many)
+        billing = Billing(users.cache)
         with pytest.raises(TooManyRequests):
-            await billing.billed(caller, "no" if caller.is_master else None)
+            await billing.billed(caller, "no" if caller.is_master else None, too_many)
 
 
 async def test_who_may_go_on_is_not_probed():

@@ -23,7 +23,8 @@ def test_every_document_may_name_a_user(parse, body):
     for given, found in (({}, None), ({"user": None}, None), ({"user": "ann"}, "ann")):
         document = {**body, **given, "ollm::deny_unknown_fields": True}
         assert parse(json.dumps(document).encode()).user == found
-    for wrong in (1, ["ann"], {}, True):
+    wrongs: list[Any] = [1, ["ann"], {}, True]
+    for wrong in wrongs:
         with pytest.raises(InvalidRequest) as refused:
             parse(json.dumps({**body, "user": wrong}).encode())
         assert refused.value.param == "user"

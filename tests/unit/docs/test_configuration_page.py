@@ -12,8 +12,9 @@ from msgspec.structs import FieldInfo
 from pydantic import SecretStr
 
 from shared import catalog, function, timeouts, variant
+from shared.account import RateLimits
 from shared.catalog import Catalog, Document
-from shared.price import LongContext, Price
+from shared.price import LongContext, Price, SeedPrice
 from shared.settings import Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
@@ -26,6 +27,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     catalog.Compat: "`[compat]`",
     catalog.Dryrun: "`[dryrun]`",
     catalog.Limits: "`[limits]`",
+    RateLimits: "`limits` of users and models",
     catalog.CacheBounds: "`[cache]`",
     catalog.Metrics: "`[metrics]`",
     catalog.Provider: "`[providers.<name>]`",
@@ -39,6 +41,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     variant.Aggregator: "`evaluator` and `fuser` of a variant",
     Price: "`price`",
     LongContext: "`long_context` of a price",
+    SeedPrice: '`[pricing."<model>"]`',
     catalog.DetectionRule: "`[[detection]]`",
 }
 
@@ -108,6 +111,8 @@ def test_every_setting_is_listed_with_its_default() -> None:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
+        if isinstance(default, bool):
+            default = str(default).lower()
         text_of_it = NONE if default in (None, "") else f"`{default}`".replace(".0`", "`")
         assert f"\n| `{variable}` | {text_of_it} |" in text
     assert text.count("\n| `") == len(Settings.model_fields), "a variable that is no more"

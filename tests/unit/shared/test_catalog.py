@@ -1,12 +1,15 @@
 """The catalog: what it accepts, what it refuses and why, and how names resolve in it."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import shared
-from shared.catalog import Catalog, CatalogInvalid
+from shared.catalog import Catalog, CatalogInvalid, seed_prices
+from shared.price import Price
 
 SIM = """
 [providers.sim]
@@ -140,3 +143,44 @@ def test_a_price_that_is_none_is_refused_with_its_path(price: str) -> None:
 def test_a_body_must_fit_into_half_of_what_may_be_sealed() -> None:
     with pytest.raises(CatalogInvalid, match="max_sealed_bytes"):
         Catalog.from_toml("[queue]\nmax_sealed_bytes = 1000\n[limits]\nmax_body_bytes = 501")
+
+
+SEEDED = """
+[providers.openai]
+[models.m]
+providers = [{ provider = "openai", upstream_model = "m" }]
+[pricing."%s"]
+input_price_per_million = %s
+output_price_per_million = 2
+effective_at = 2026-01-01T00:00:00
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "key"), [("m", "m"), ("OpenAI/gpt", "openai:gpt"), ("openai:a/b", "openai:a/b")]
+)
+def test_a_first_price_is_kept_under_a_models_name_or_its_providers(given: str, key: str) -> None:
+    (found,) = seed_prices(Catalog.from_toml(SEEDED % (given, "0.15")).document).items()
+    assert found[0] == key
+    assert found[1].price == Price(Decimal("0.15"), Decimal(2))
+    assert found[1].effective_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "amount", "reason"),
+    [
+        ("near:m", "1", "Cannot set pricing for model 'near:m': provider 'near' is not configured in"
+            " the providers section"),
+        ("other", "1", "pricing.other: there is no such model"),
+        ("m", "-1", "pricing.m: an amount is negative or not a number"),
+        ("m", "1000000", "pricing.m: an amount is above 999999"),
+    ],
+)  # fmt: skip
+def test_a_first_price_of_nobody_or_of_no_sense_is_refused(given: str, amount: str, reason: str):
+    with pytest.raises(CatalogInvalid, match=reason):
+        Catalog.from_toml(SEEDED % (given, amount))
+
+
+def test_a_first_price_survives_the_snapshot() -> None:
+    catalog = Catalog.from_toml(SEEDED % ("m", "0.15"))
+    assert Catalog.from_json(catalog.to_json()).document == catalog.document

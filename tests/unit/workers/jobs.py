@@ -68,6 +68,7 @@ def a_route(price: Price, clock: Clock | None = None) -> Route:
         tier="",
         upstream_model="sim/echo",
         price=price,
+        price_key="sim:sim/echo",
         timeouts=httpx.Timeout(5.0).as_dict(),
         retries=Retries(),
         breaker=Breaker(BreakerSettings(), clock or StillClock()),

@@ -32,6 +32,14 @@ def test_what_the_provider_reports_is_metered_whatever_was_counted() -> None:
     assert row.cost_usd == Decimal("0.0007")
 
 
+def test_the_price_a_job_was_admitted_with_goes_before_the_catalogs() -> None:
+    header = a_header(prices={"sim:sim/echo": Price(input=Decimal(3)), "other": PRICE})
+    attempt = an_attempt(header, price=PRICE)
+    attempt.usage_arrived(TOLD)
+    assert ended(attempt).cost_usd == Decimal("0.0003")
+    assert decode_row(attempt.recorded()).price == Price(input=Decimal(3))
+
+
 def test_usage_sent_again_and_again_counts_once_by_its_highest() -> None:
     attempt = attempt_at(StillClock())
     for tokens in (1, 50, 30):
@@ -104,7 +112,7 @@ def test_the_record_before_the_send_is_the_row_of_a_lost_call() -> None:
 @pytest.mark.parametrize("seen", [0, 7])
 def test_a_lost_call_whose_answer_was_seen_is_billed_for_what_was_seen(seen: int) -> None:
     recorded = attempt_at(StillClock()).recorded()
-    spoken = decode_row(lost_row(recorded, clock=StillClock(), spoke=True, output_seen=seen))
+    spoken = lost_row(recorded, clock=StillClock(), spoke=True, output_seen=seen)
     assert (spoken.status, spoken.billed) == ("lost", True)
     assert spoken.usage.output_tokens == seen
     assert spoken.cost_usd == PRICE.cost(spoken.usage)
@@ -112,7 +120,7 @@ def test_a_lost_call_whose_answer_was_seen_is_billed_for_what_was_seen(seen: int
 
 def test_a_lost_call_nobody_saw_anything_of_costs_nothing() -> None:
     recorded = attempt_at(StillClock()).recorded()
-    row = decode_row(lost_row(recorded, clock=StillClock(5.0), spoke=False, output_seen=0))
+    row = lost_row(recorded, clock=StillClock(5.0), spoke=False, output_seen=0)
     assert (row.status, row.billed, row.cost_usd) == ("lost", False, Decimal(0))
     assert (row.usage, row.usage_source) == (Usage(), "none")
     assert row.ended_at.timestamp() == 5.0

@@ -8,9 +8,11 @@ from typing_extensions import override
 
 from shared.reply import Kind, binding, unpack_frame
 from shared.seal import KEY_BYTES, Seal
+from shared.spend import encode_row
 from shared.valkey.client import Client, CommandRefused, Disconnected
 from shared.valkey.inbox import Ending, Post, Poster
 from shared.valkey.keys import ShardKeys
+from tests.spend_rows import spend_row
 from tests.unit.workers.jobs import a_held_job
 from workers.held import HeldJob
 from workers.outbox import BYTES_PER_CALL, MAX_DELTA_BYTES, Outbox
@@ -165,7 +167,7 @@ async def test_an_end_takes_waiting_deltas_along_without_waiting_for_the_window(
     paced.outbox.post(held, b"a")
     await paced.turns()
     paced.outbox.post(held, b"b")
-    paced.outbox.end(held, Kind.END, b"[DONE]", [b"row"])
+    paced.outbox.end(held, Kind.END, b"[DONE]", [spend_row()])
     await paced.turns()
     assert paced.poster.frames(held)[1:] == [(Kind.END, 2, b"b[DONE]")]
     assert paced.settled == [(held, b"ok")]
@@ -189,11 +191,13 @@ async def test_a_failure_comes_after_the_deltas_that_were_waiting(paced: Desk) -
 async def test_a_settlement_carries_the_rows_of_every_attempt_that_has_none(desk: Desk) -> None:
     held = a_held_job()
     held.ended_rows += [("row-1", b"first"), ("row-2", b"")]
-    desk.outbox.end(held, Kind.WHOLE, b"answer", [b"last"])
+    last = spend_row(7, billed=True)
+    desk.outbox.end(held, Kind.WHOLE, b"answer", [last])
     await desk.turns()
     (ending,) = desk.poster.sends[0]
     assert isinstance(ending, Ending)
-    assert list(ending.rows) == [b"first", b"last"]
+    assert list(ending.rows) == [b"first", encode_row(last)]
+    assert ending.charge == (7, last.usage.input_tokens + last.usage.output_tokens)
     assert (ending.token, ending.entry) == (held.claim.token, held.claim.entry)
 
 
@@ -201,7 +205,7 @@ async def test_nothing_follows_an_end(desk: Desk) -> None:
     held = a_held_job()
     desk.outbox.end(held, Kind.END, b"[DONE]", [])
     desk.outbox.post(held, b"late")
-    desk.outbox.end(held, Kind.FAILED, b"error", [b"another row"])
+    desk.outbox.end(held, Kind.FAILED, b"error", [spend_row()])
     await desk.turns()
     assert desk.poster.frames(held) == [(Kind.END, 1, b"[DONE]")]
     assert len(desk.settled) == 1
@@ -228,7 +232,7 @@ async def test_a_refused_post_loses_that_job_and_no_other(desk: Desk) -> None:
     await desk.turns()
     assert (kept.lost, lost.lost) == (False, True)
     desk.outbox.post(lost, b"b")
-    desk.outbox.end(lost, Kind.FAILED, b"error", [b"row"])
+    desk.outbox.end(lost, Kind.FAILED, b"error", [spend_row()])
     await desk.turns()
     assert len(desk.poster.sends) == 1, "a lost job posts and settles nothing"
     assert desk.settled == []
@@ -246,7 +250,7 @@ async def test_an_inbox_nobody_reads_cancels_its_jobs(desk: Desk) -> None:
 async def test_a_fenced_settlement_is_told(desk: Desk) -> None:
     held = a_held_job()
     desk.poster.outcome = b"fenced"
-    desk.outbox.end(held, Kind.END, b"[DONE]", [b"row"])
+    desk.outbox.end(held, Kind.END, b"[DONE]", [spend_row()])
     await desk.turns()
     assert desk.settled == [(held, b"fenced")]
 

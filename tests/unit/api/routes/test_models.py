@@ -6,10 +6,13 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api import problems
+from api.price_book import PriceBook
 from api.providers import Availability
 from api.routes.models import Models, router
 from shared.caller import ANONYMOUS_CALLER, Caller
 from shared.catalog import Catalog, Document, Model, ModelProvider, Provider
+from shared.clock import StillClock
+from shared.postgres.pricing import DatedPrice, PriceVersion
 from shared.price import Price
 
 PROVIDERS = {
@@ -32,6 +35,9 @@ MODELS = {
     "zdr": model("vercel", tier="ZDR"),
     "free/of:tier": model("off", "plain", price=Price(Decimal("0.05"), Decimal("12.5"))),
     "inactive": model("plain", active=False),
+    "inactive_too": Model(
+        providers=[ModelProvider(provider="plain", upstream_model="n")], active=False
+    ),
     "without_key": model("keyless"),
     "switched_off": model("off"),
     "without_address": model("nowhere"),
@@ -57,13 +63,37 @@ def somebody() -> Somebody:
     return Somebody()
 
 
+class Prices:
+    """Rows of the database; a test puts its own."""
+
+    def __init__(self) -> None:
+        self.rows: list[DatedPrice] = []
+
+    async def version(self) -> PriceVersion:
+        return PriceVersion(len(self.rows), len(self.rows))
+
+    async def charged_from(self, at) -> list[DatedPrice]:
+        return self.rows
+
+
 @pytest.fixture
-async def client(somebody):
+def prices() -> Prices:
+    return Prices()
+
+
+@pytest.fixture
+def book(prices) -> PriceBook:
+    return PriceBook(prices, StillClock())
+
+
+@pytest.fixture
+async def client(somebody, book):
     app = FastAPI(redirect_slashes=False)
     models = Models(
         catalog=Watch(),
         availability=Availability(lambda name: SECRETS.get(name or "")),
-        created=1_700_000_000,
+        prices=book,
+        clock=StillClock(),
     )
     app.include_router(router(models, somebody, "/v1"))
     problems.install(app)
@@ -140,3 +170,43 @@ async def test_a_key_for_some_models_sees_no_others(client, somebody):
     somebody.caller_is = Caller("default", "u", "k", allowed_models=frozenset({"tee"}))
     assert await ids(client) == ["tee"]
     assert (await client.get("/v1/models/zdr")).status_code == 404
+
+
+async def put(prices, book, *keys: str) -> None:
+    """At one dollar, and from a time to come on at two."""
+    for at, dollars in ((1_600_000_000, 1), (1_800_000_000, 2)):
+        price = Price(Decimal(dollars), Decimal("1.50"))
+        prices.rows += [DatedPrice(key, at, price, at - 9.5) for key in keys]
+    await book.poll()
+
+
+async def test_what_has_a_price_is_listed_unless_its_model_is_inactive(client, prices, book):
+    await put(prices, book, "plain:new", "keyless/of:late", "without_key", "inactive", "gone:m")
+    listed = ["free/of:tier", "keyless/of:late", "plain:new", "tee", "without_key", "zdr"]
+    assert await ids(client) == listed
+    found = (await client.get("/v1/models/plain:new")).json()
+    assert (found["created"], found["owned_by"], found["is_active"]) == (
+        1_799_999_990, "plain", True
+    )  # fmt: skip
+    assert found["pricing"] == {"input_price_per_million": 1, "output_price_per_million": 1.5}
+    assert (await client.get("/v1/models/without_key")).json()["is_active"] is False
+    assert (await client.get("/v1/models/gone:m")).status_code == 404
+
+
+async def test_a_route_of_inactive_models_alone_is_not_listed_by_its_price(client, prices, book):
+    await put(prices, book, "plain:m", "plain:n")
+    assert await ids(client) == ["free/of:tier", "plain:m", "tee", "zdr"]
+
+
+async def test_the_databases_price_is_the_one_shown(client, prices, book):
+    await put(prices, book, "free/of:tier", "near:m")
+    shown = {one: (await client.get(f"/v1/models/{one}")).json() for one in ("free/of:tier", "tee")}
+    for entry in shown.values():
+        assert entry["input_cost_per_token"] == 0.000001
+        assert entry["created"] == 1_700_000_000
+
+
+async def test_a_key_for_some_models_sees_no_other_prices(client, somebody, prices, book):
+    await put(prices, book, "plain:new", "plain/old")
+    somebody.caller_is = Caller("default", "u", "k", allowed_models=frozenset({"plain:old"}))
+    assert await ids(client) == ["plain/old"]

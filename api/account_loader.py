@@ -1,0 +1,88 @@
+"""Loads the spend of accounts from the ledger, when admission finds that Valkey does not know it.
+
+That is so for an account's first request, after its window was set anew, and when Valkey has lost
+its memory. Requests of the account wait meanwhile; those of others do not.
+"""
+
+import asyncio
+from datetime import datetime
+from decimal import Decimal
+
+import structlog
+
+from shared.account import Account
+from shared.clickhouse.client import ClickHouseAway
+from shared.clock import utc
+from shared.errors import Overloaded
+from shared.money import ZERO
+from shared.spend import Spender, SpendReader
+from shared.valkey.accounts import Accounts, Load
+from shared.valkey.client import Client, CommandRefused, ValkeyAway
+
+LOAD_SECONDS = 10.0
+LOOK_SECONDS = 0.05
+"""Between two looks whether the rows have reached the ledger: they are inserted about each second."""
+
+log = structlog.get_logger()
+
+
+class AccountLoader:
+    """Of one shard, in one process."""
+
+    def __init__(self, client: Client, accounts: Accounts, ledger: SpendReader) -> None:
+        self._client = client
+        self._accounts = accounts
+        self._ledger = ledger
+        self._loading: dict[str, asyncio.Future[None]] = {}
+
+    async def load(self, account: Account, *, job_seconds: float) -> None:
+        """Returns when it may be tried again. Raises Overloaded: store_unavailable."""
+        try:
+            async with asyncio.timeout(LOAD_SECONDS):
+                if (other := self._loading.get(account.suffix)) is not None:
+                    await asyncio.shield(other)
+                else:
+                    await self._load_for_all(account, job_seconds)
+        except (TimeoutError, ValkeyAway, CommandRefused, ClickHouseAway) as error:
+            log.warning("Spend cannot be loaded", action="unloaded", error=type(error).__name__)
+            raise Overloaded(
+                "What was spent cannot be read.", code="store_unavailable", retry_after=1.0
+            ) from error
+
+    async def _load_for_all(self, account: Account, job_seconds: float) -> None:
+        """One request asks, the others wait: whatever came of it, they try again."""
+        mine = self._loading[account.suffix] = asyncio.get_running_loop().create_future()
+        try:
+            while not await self._load(account, job_seconds):
+                continue  # a job of it has ended meanwhile; no new one is let in
+        finally:
+            del self._loading[account.suffix]
+            mine.set_result(None)
+
+    async def _load(self, account: Account, job_seconds: float) -> bool:
+        """Order matters: note what is on its way, wait until the ledger has it, then ask."""
+        load = await self._accounts.begin_load(
+            self._client, account.suffix, job_seconds=job_seconds
+        )
+        if load is None or account.budget is None:
+            return True
+        await self._until_drained(load)
+        spent = await self._spent(account)
+        return await self._accounts.finish_load(
+            self._client, account.suffix, load, spent, account.budget
+        )
+
+    async def _until_drained(self, load: Load) -> None:
+        while True:
+            if await self._accounts.has_drained(self._client, load):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _spent(self, account: Account) -> Decimal:
+        since: datetime | None = None
+        if account.budget is not None and account.budget.since_ms:
+            since = utc(account.budget.since_ms / 1000)
+        if account.kind == "key":
+            return await self._ledger.spent_by_key(account.owner, since)
+        spent = await self._ledger.spent([Spender(account.tenant, account.owner, since)])
+        return spent[0] if spent else ZERO
