@@ -273,6 +273,7 @@ def _include_routers(app: FastAPI, services: Services) -> None:
         table=UsageTable(services.clickhouse),
         summary=UsageSummary(services.clickhouse),
         users=services.management.users,
+        keys=services.keys,
     )
     for prefix in API_PREFIXES:
         app.include_router(usage.router(ledger, services.authenticator, prefix))

@@ -1,7 +1,7 @@
 """API keys in Postgres: made, listed, changed, and read in batches by those who check them."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -174,6 +174,23 @@ class KeyStore:
         async with self._engine.connect() as connection:
             rows = await connection.execute(_RECORDS.where(api_keys.c.public_id.in_(public_ids)))
             return {row.public_id: _record(row) for row in rows}
+
+    async def ids_of(self, public_ids: Collection[str]) -> dict[str, uuid.UUID]:
+        """The ids of those keys that exist, in one query."""
+        query = select(api_keys.c.public_id, api_keys.c.id)
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query.where(api_keys.c.public_id.in_(public_ids)))
+            return {row.public_id: row.id for row in rows}
+
+    async def public_id_of(self, key_id: str) -> str:
+        """Of the key that has this id; else the id as it was given."""
+        if (wanted := parse_uuid(key_id)) is None:
+            return key_id
+        async with self._engine.connect() as connection:
+            found: str | None = await connection.scalar(
+                select(api_keys.c.public_id).where(api_keys.c.id == wanted)
+            )
+            return found or key_id
 
     async def get(self, key_id: str) -> KeyInfo:
         """By the key's id, or its public id. Raises NotFound."""
