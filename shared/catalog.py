@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.account import RateLimits
+from shared.caller import UserField
 from shared.function import Function, problems
 from shared.price import Price, SeedPrice, price_key, split_key
 from shared.price import faults as price_faults
@@ -132,6 +133,8 @@ class Compat(_Table, frozen=True):
     accept_stop_string: bool = False
     always_stream_usage: bool = False
     usage_cost: bool = False
+    user_field: UserField = "attribute"
+    """Of keys that are made from now on, where nobody says it."""
 
 
 class Dryrun(_Table, frozen=True):

@@ -12,9 +12,11 @@ from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
 from api.routes.keys import change_of, document_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT
+from shared.caller import DEFAULT_TENANT, UserField
+from shared.catalog import Compat
 from shared.job import Lane
 from shared.postgres.audit import CLI
+from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.keys import KeyInfo, KeyStore
 
@@ -34,7 +36,8 @@ Models = Annotated[
 Scopes = Annotated[
     list[str] | None,
     typer.Option(
-        "--scope", help="Something it may do, such as dryrun or cache; give it again for more."
+        "--scope",
+        help="Something it may do, such as dryrun, cache or bill_others; give it again for more.",
     ),
 ]
 Networks = Annotated[
@@ -42,6 +45,13 @@ Networks = Annotated[
     typer.Option(
         "--allow-from",
         help="An address or network it may be used from; give it again for more. Everywhere else.",
+    ),
+]
+UserSelector = Annotated[
+    UserField | None,
+    typer.Option(
+        help="What a body's `user` is: a label (`attribute`), or whom to bill (`bill`). As the"
+        " catalog's compat.user_field says else."
     ),
 ]
 PerMinute = Annotated[int | None, typer.Option(help="Requests per minute.")]
@@ -75,6 +85,7 @@ def create(
     model: Models = None,
     scope: Scopes = None,
     allow_from: Networks = None,
+    user_field: UserSelector = None,
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
@@ -91,12 +102,15 @@ def create(
         allowed_models=model or None,
         scopes=scope,
         ip_allow_list=allow_from,
+        user_field=user_field,
         limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
         expires_at=expires_at,
     )
 
     async def ask(engine: Engine) -> ApiKey:
-        key, _ = await KeyStore(engine, CLOCK).create(options_of(body), actor=CLI)
+        active = await CatalogStore(engine).active()
+        options = options_of(body, active.document.compat if active else Compat())
+        key, _ = await KeyStore(engine, CLOCK).create(options, actor=CLI)
         return key
 
     typer.echo(in_store(data_dir, ask).text)
@@ -131,6 +145,7 @@ def update(
     allow_from_everywhere: Annotated[
         bool, typer.Option("--allow-from-everywhere", help="Bind it to no network any more.")
     ] = False,
+    user_field: UserSelector = None,
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
@@ -146,6 +161,7 @@ def update(
         allowed_models=model or None,
         scopes=scope or None,
         ip_allow_list=[] if allow_from_everywhere else allow_from or None,
+        user_field=user_field,
         limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
         expires_at=expires_at,
     )

@@ -59,7 +59,7 @@ class UploadInference(InferenceRoute):
         try:
             await _in_time(intake)
             size = Size(_length(scope) or catalog.document.limits.max_body_bytes, is_audio=True)
-            request = intake.fields.request()
+            request = intake.fields.request(selector_is_billed=caller.bills_selector)
             header, terms = await self._job(scope, caller, catalog, request, size)
             waiter = await self._gate.admit(header, intake.form(), catalog, terms)
             if waiter.standing is not None:

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from shared.dialects import chat as dialect
-from shared.dialects.request import decode
+from shared.dialects.request import of_job
 from shared.errors import GatewayError, InvalidRequest, TimedOut
 from shared.job import JobHeader
 from shared.prompt import has_arguments
@@ -192,7 +192,7 @@ class Candidates:
 
 async def convene(job: Job, body: bytes, panel: Panel, routes: Sequence[Route]) -> None:
     """Takes a job to its end by a panel, or by the routes of its fallbacks. Raises GatewayError."""
-    document = decode(body)
+    document = of_job(job.header, body)
     fallback = ChatExchange(job, document, routes)
     candidates = Candidates(job, document, panel)
     try:

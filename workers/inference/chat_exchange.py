@@ -7,7 +7,7 @@ from typing import Any, Self
 import httpx
 
 from shared.dialects import chat as dialect
-from shared.dialects.request import decode
+from shared.dialects.request import of_job
 from shared.errors import UpstreamFailed
 from shared.job import LANE_OF_TIER, TIER_OF_LANE
 from shared.run import unpack
@@ -37,7 +37,7 @@ class ChatExchange:
     @classmethod
     def begin(cls, job: Job, body: bytes, routes: Sequence[Route]) -> Self:
         """Of a sealed body. Raises InvalidRequest."""
-        return cls(job, _within_lane(decode(body), job.header.lane), routes)
+        return cls(job, _within_lane(of_job(job.header, body), job.header.lane), routes)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import msgspec
 from typing_extensions import override
 
 from shared.dialects import embeddings, rerank
-from shared.dialects.request import decode, without_ours
+from shared.dialects.request import of_job, without_ours
 from shared.ids import dashed
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
@@ -44,7 +44,7 @@ class DocumentExchange(ABC):
     def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
         self.header = job.header
-        self._fields = decode(body)
+        self._fields = of_job(job.header, body)
         self.input_estimate = -(-self._characters(self._fields) // CHARACTERS_PER_INPUT_TOKEN)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:

@@ -111,6 +111,8 @@ def test_every_setting_is_listed_with_its_default() -> None:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
+        if isinstance(default, bool):
+            default = str(default).lower()
         text_of_it = NONE if default in (None, "") else f"`{default}`".replace(".0`", "`")
         assert f"\n| `{variable}` | {text_of_it} |" in text
     assert text.count("\n| `") == len(Settings.model_fields), "a variable that is no more"
