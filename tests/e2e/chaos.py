@@ -5,8 +5,8 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -37,14 +37,24 @@ async def eventually(holds: Callable[[], bool], seconds: float) -> None:
             await asyncio.sleep(POLL_SECONDS)
 
 
+OUTAGE_SECONDS = 3.0
+"""Longer than a request waits for a store (2 s): some of these outages are felt."""
+OUTAGES = 0.25
+STORES = frozenset({"valkey", "clickhouse", "postgres"})
+
+
 class Killer:
-    """SIGKILL at random moments, each role as often as the others, in random order."""
+    """SIGKILL at random moments, each role as often as the others, in random order.
+
+    A part of the stores' deaths are outages: the supervisor is held, and starts nothing meanwhile.
+    """
 
     def __init__(self, gateway: StartedGateway, roles: Sequence[str], rng: random.Random) -> None:
         self._gateway = gateway
         self._roles = roles
         self._rng = rng
         self.kills: Counter[str] = Counter()
+        self.outages = 0
 
     async def run(self, count: int, seconds: float) -> None:
         """`count` kills at random moments within the time; what dies is started again."""
@@ -60,8 +70,23 @@ class Killer:
     async def _kill_one(self, role: str) -> None:
         # The one before it may still be being replaced.
         await eventually(lambda: bool(self._alive(role)), STILL_ALIVE_SECONDS)
-        os.kill(self._rng.choice(self._alive(role)), signal.SIGKILL)
-        self.kills[role] += 1
+        is_outage = role in STORES and self._rng.random() < OUTAGES
+        with self._held_supervisor() if is_outage else nullcontext():
+            os.kill(self._rng.choice(self._alive(role)), signal.SIGKILL)
+            self.kills[role] += 1
+            if is_outage:
+                self.outages += 1
+                await asyncio.sleep(OUTAGE_SECONDS)
+
+    @contextmanager
+    def _held_supervisor(self) -> Iterator[None]:
+        supervisor = self._gateway.process
+        assert supervisor is not None
+        supervisor.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            supervisor.send_signal(signal.SIGCONT)
 
     def _alive(self, role: str) -> list[int]:
         return list(filter(runs, self._gateway.ready.pids.get(role, [])))
