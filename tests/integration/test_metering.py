@@ -173,7 +173,7 @@ async def test_a_row_the_server_refuses_is_found_in_its_batch_and_set_aside_with
     assert await ledger.folded() == ledger.expected
     ((_, aside),) = await ledger.valkey.xrange(KEYS.spend_quarantine)
     assert aside[b"reason"] == b"ClickHouse error 469 (VIOLATED_CONSTRAINT)"
-    assert decode_row(aside[b"raw"]).user == "poison"
+    assert decode_row(aside[b"r"]).user == "poison"
     await store.close()
 
 
