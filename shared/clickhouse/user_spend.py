@@ -1,4 +1,4 @@
-"""What users have spent, summed from their spend rows."""
+"""What users have spent: the sum of their spend rows, also of those that are no longer kept."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing_extensions import override
 
 from shared.clickhouse.client import ClickHouse
+from shared.clickhouse.rollups import HOURLY
 from shared.clickhouse.spend import FOLDED
 from shared.money import ZERO
 from shared.spend import Spender, SpendReader
@@ -15,12 +16,23 @@ from shared.spend import Spender, SpendReader
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 # Parallel arrays, because each user's spend has a beginning of its own.
+_USERS = """tenant = {tenant:String} AND has({users:Array(String)}, user)"""
+_SINCE = "{since:Array(Int64)}[indexOf({users:Array(String)}, user)]"
+
+# Costs only add up, so of an hour's two sums the larger is the whole one: that of the rows until the
+# hour is rolled up, that of the hourly table once rows are no longer kept. Of the hour in which a
+# user's spend begins the rows alone tell what came after.
 _SUMS = f"""
-SELECT user, sum(cost_usd) FROM {FOLDED}
-WHERE tenant = {{tenant:String}} AND billed AND has({{users:Array(String)}}, user)
-  AND toUnixTimestamp64Micro(created_at)
-      >= {{since:Array(Int64)}}[indexOf({{users:Array(String)}}, user)]
-GROUP BY user
+SELECT user, sum(greatest(of_rows, of_hour)) FROM (
+  SELECT user, hour, sum(of_rows) AS of_rows, sum(of_hour) AS of_hour FROM (
+    SELECT user, toStartOfHour(created_at) AS hour, cost_usd AS of_rows,
+      toDecimal128(0, 9) AS of_hour FROM {FOLDED}
+    WHERE {_USERS} AND billed AND toUnixTimestamp64Micro(created_at) >= {_SINCE}
+    UNION ALL
+    SELECT user, hour, toDecimal128(0, 9), cost_usd FROM {HOURLY} FINAL
+    WHERE {_USERS} AND toInt64(toUnixTimestamp(hour)) * 1000000 >= {_SINCE}
+  ) GROUP BY user, hour
+) GROUP BY user
 """  # noqa: S608 - a constant; values are parameters
 
 
