@@ -27,6 +27,7 @@ def unrest(ready: Ready) -> dict[str, object]:
         found["jobs"] = list(client.scan_iter(KEYS.job("") + b"*", count=1000))
         found["uploads"] = client.hgetall(KEYS.uploads)
         found["spend backlog"] = client.xlen(KEYS.spend)
+        found["spend rows counted"] = int(client.get(KEYS.spend_rows) or 0)
         found["spend claims"] = _pending(client, KEYS.spend, METERING_GROUP)
         found["quarantined"] = client.xlen(KEYS.spend_quarantine)
     found["provider calls"] = Books(ready).running_calls()
