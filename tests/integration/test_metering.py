@@ -5,10 +5,12 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from shared.clickhouse.client import ClickHouse
@@ -155,6 +157,23 @@ async def test_rows_that_cannot_be_read_or_stored_are_set_aside_and_the_rest_goe
         b"unreadable",
         b"a value does not fit its column",
     ]
+
+
+async def test_a_row_that_comes_again_with_another_end_replaces_the_first(
+    ledger: Ledger, valkey_db: str, clickhouse_url: str, tmp_path: Path
+) -> None:
+    first, store = spend_row(7), ClickHouse(clickhouse_url)
+    ended = first.ended_at + timedelta(seconds=20)
+    again = replace(first, status="lost", ended_at=ended, cost_usd=Decimal(0))
+    async with process(
+        METERING, tmp_path, VALKEY_URL=valkey_db, CLICKHOUSE_URL=clickhouse_url
+    ) as metering:
+        for row in (first, first, again):  # each alone in its batch
+            await ledger.valkey.xadd(KEYS.spend, {"r": encode_row(row)})
+            await until(ledger.is_empty)
+        assert await metering.stop() == 0
+    assert await store.query("SELECT status, cost_usd FROM spend") == [("lost", Decimal(0))]
+    await store.close()
 
 
 async def test_a_row_the_server_refuses_is_found_in_its_batch_and_set_aside_with_the_reason(
