@@ -14,7 +14,7 @@ from tests.e2e.load import Load, Outcome
 from tests.e2e.mixture import DRY_PROFILE, mixture
 from tests.e2e.receipts import receipt_faults
 from tests.e2e.started import StartedGateway
-from tests.e2e.stillness import until_still
+from tests.e2e.stillness import rest, until_still
 
 PROCESSES = ("api", "worker", "metering", "background")
 STORES = ("valkey", "clickhouse", "postgres")
@@ -41,7 +41,7 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
     async with pace(gateway, first_token_ms=20, tokens_per_second=100), asyncio.TaskGroup() as all_:
         all_.create_task(killer.run(kills, requests / per_second))
         all_.create_task(load.run(mixture(requests, rng), per_second=per_second))
-    rested = until_still(ready)
+    rested, unrest = await asyncio.to_thread(rest, ready, sweeps=True)
     verdict = books.reconcile(since, dry_profile=DRY_PROFILE)
     misled = receipt_faults(load.results, books.rows(since))
     memory = {
@@ -54,13 +54,14 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
         f"\n  errors: {dict(Counter(result.detail for result in load.of(Outcome.ERROR)))}"
         f"\n  ledger: {verdict}"
         f"\n  receipts: {len(misled)} wrong {misled[:3]}"
-        f"\n  at rest after {rested:.1f} s, memory MiB {memory}"
+        f"\n  left after {rested:.1f} s: {unrest or 'nothing'}, memory MiB {memory}"
     )
     assert load.of(Outcome.WRONG) == [], f"seed {seed}"
     assert sum(load.counts().values()) == requests
     assert killer.kills.total() == kills
     assert verdict.is_clean, f"seed {seed}: {verdict}\n{gateway.logs()}"
     assert misled == [], f"seed {seed}"
+    assert unrest == {}, f"seed {seed}"
     assert min(verdict.cached, verdict.dry_runs, verdict.statuses["lost"]) > 0, f"seed {seed}"
     assert load.counts()[Outcome.COMPLETE] > requests / 2, f"seed {seed}: {load.counts()}"
     assert logs.tracebacks() == []
