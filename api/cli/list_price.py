@@ -14,7 +14,7 @@ from shared.money import ZERO
 from shared.price import LongContext, Price, faults
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
 
 KINDS = {
     "input_mtok": ("input", 1),
@@ -108,7 +108,8 @@ def _starts(model: "ModelInfo", *, after: datetime) -> list[datetime]:
     from genai_prices.types import StartDateConstraint
 
     found = []
-    for one in model.prices if isinstance(model.prices, list) else ():
+    standard = model.prices if isinstance(model.prices, list) else []
+    for one in (*standard, *_variants(model)):
         if isinstance(one.constraint, StartDateConstraint):
             found.append(datetime.combine(one.constraint.start_date, time(), UTC))
         elif one.constraint is not None:
@@ -138,10 +139,14 @@ def _with_tiers_of_service(model: "ModelInfo", at: datetime, notes: list[str]) -
 def _contexts(model: "ModelInfo") -> Iterator[dict[str, str]]:
     """The conditions of a request under which the model costs something else."""
     seen = []
-    for variant in model.price_variants or ():
-        if variant.when != NEVER_CALLED and variant.when not in seen:
+    for variant in _variants(model):
+        if variant.when not in seen:
             seen.append(variant.when)
             yield variant.when
+
+
+def _variants(model: "ModelInfo") -> "list[PriceVariant]":
+    return [one for one in model.price_variants or () if one.when != NEVER_CALLED]
 
 
 def _factor(standard: Price, other: Price) -> Decimal | None:
