@@ -107,12 +107,14 @@ def _starts(model: "ModelInfo", *, after: datetime) -> list[datetime]:
     """When other prices begin. Raises NotTaken where they go by more than the date."""
     from genai_prices.types import StartDateConstraint
 
-    found = []
     standard = model.prices if isinstance(model.prices, list) else []
-    for one in (*standard, *_variants(model)):
-        if isinstance(one.constraint, StartDateConstraint):
-            found.append(datetime.combine(one.constraint.start_date, time(), UTC))
-        elif one.constraint is not None:
+    constraints = [one.constraint for one in standard]
+    constraints += [one.constraint for one in _variants(model)]
+    found = []
+    for constraint in constraints:
+        if isinstance(constraint, StartDateConstraint):
+            found.append(datetime.combine(constraint.start_date, time(), UTC))
+        elif constraint is not None:
             raise NotTaken("its price depends on the time of day")
     return sorted(moment for moment in found if moment > after)
 
