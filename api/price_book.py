@@ -1,7 +1,7 @@
 """All prices of the database that are in force or will be, kept in this process."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -60,9 +60,9 @@ class DatedPrices:
         provider, upstream = route.provider, route.upstream_model
         return self.price((price_key(provider, upstream), f"{provider}/{upstream}", model), at)
 
-    def created(self) -> dict[str, float]:
-        """Of every key with a price, one to come included: when its newest row was made."""
-        return {key: rows[0].created_at for key, rows in self._rows.items()}
+    def newest(self) -> Iterator[DatedPrice]:
+        """Of every key the last row, which may be one to come."""
+        return (rows[0] for rows in self._rows.values())
 
 
 class PriceBook:

@@ -14,7 +14,7 @@ from shared.money import ZERO
 from shared.price import LongContext, Price, faults
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
 
 KINDS = {
     "input_mtok": ("input", 1),
@@ -107,11 +107,14 @@ def _starts(model: "ModelInfo", *, after: datetime) -> list[datetime]:
     """When other prices begin. Raises NotTaken where they go by more than the date."""
     from genai_prices.types import StartDateConstraint
 
+    standard = model.prices if isinstance(model.prices, list) else []
+    constraints = [one.constraint for one in standard]
+    constraints += [one.constraint for one in _variants(model)]
     found = []
-    for one in model.prices if isinstance(model.prices, list) else ():
-        if isinstance(one.constraint, StartDateConstraint):
-            found.append(datetime.combine(one.constraint.start_date, time(), UTC))
-        elif one.constraint is not None:
+    for constraint in constraints:
+        if isinstance(constraint, StartDateConstraint):
+            found.append(datetime.combine(constraint.start_date, time(), UTC))
+        elif constraint is not None:
             raise NotTaken("its price depends on the time of day")
     return sorted(moment for moment in found if moment > after)
 
@@ -138,10 +141,14 @@ def _with_tiers_of_service(model: "ModelInfo", at: datetime, notes: list[str]) -
 def _contexts(model: "ModelInfo") -> Iterator[dict[str, str]]:
     """The conditions of a request under which the model costs something else."""
     seen = []
-    for variant in model.price_variants or ():
-        if variant.when != NEVER_CALLED and variant.when not in seen:
+    for variant in _variants(model):
+        if variant.when not in seen:
             seen.append(variant.when)
             yield variant.when
+
+
+def _variants(model: "ModelInfo") -> "list[PriceVariant]":
+    return [one for one in model.price_variants or () if one.when != NEVER_CALLED]
 
 
 def _factor(standard: Price, other: Price) -> Decimal | None:

@@ -13,6 +13,7 @@ from api.price_book import DatedPrices
 from api.providers import Secrets
 from api.routes.pricing import canonical
 from shared.catalog import Document, ModelProvider
+from shared.errors import NotFound
 from shared.price import Price, price_key, split_key
 
 KEPT = ("image", "second", "page", "character", "tool_call", "service_tiers")
@@ -55,8 +56,10 @@ class Change(NamedTuple):
 def ways(document: Document, wanted: Wanted) -> list[Way]:
     """Those of the catalog's active models, each once, or the one outside it that is wanted.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest, NotFound.
     """
+    if wanted.provider is not None and wanted.provider not in document.providers:
+        raise NotFound(f"there is no provider {wanted.provider!r} in the catalog")
     every = [
         Way(route, name, route.price or model.price)
         for name, model in document.models.items()
@@ -71,6 +74,8 @@ def ways(document: Document, wanted: Wanted) -> list[Way]:
         found = [way for way in every if key in (way.model, way.key)]
         if not found and key not in document.models:
             found = [Way(_route(key), key, None)]
+        if not found or wanted.provider not in (None, found[0].route.provider):
+            raise NotFound(f"{wanted.model} is not active, or not of that provider")
     first: dict[str, Way] = {}
     for way in found:
         first.setdefault(way.key, way)

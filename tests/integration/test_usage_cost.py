@@ -12,8 +12,10 @@ from shared.catalog import Catalog
 from shared.job import JobHeader
 from shared.price import Price
 from tests.catalogs import a_catalog
+from tests.integration.provider import scripted
 from tests.integration.queue import Queue
 from tests.integration.test_simulator import Running, simulator
+from tests.integration.test_uploads import Sender, hears
 from tests.integration.worker import PATIENT, PRICE, Asker, Replies, a_worker, eventually
 from workers.inference.usage_cost import document_with_cost
 
@@ -149,6 +151,26 @@ async def test_it_is_not_told_where_nobody_asked_for_it(
             job = await asker.ask(model, **header)
             (usage,) = usages(job, await asker.ended(job))
             assert "cost" not in usage
+
+
+async def test_a_transcription_says_its_cost_where_it_tells_a_usage(
+    valkey_db: str, queue: Queue
+) -> None:
+    usage = {"type": "tokens", "input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
+    async with scripted(hears([], {"text": "heard", "usage": usage})) as provider:
+        models = {"m": {"providers": ["p"], "price": PER_REQUEST}}
+        catalog = a_catalog(
+            {"p": {"base_url": provider.url, **PATIENT}}, models, compat={"usage_cost": True}
+        )
+        sender = Sender(queue, Asker(queue, catalog), catalog.hash)
+        async with a_worker(valkey_db, catalog):
+            await sender.admit()
+            await sender.send(b"hello")
+            await sender.end()
+            replies = await sender.ended()
+            (row,) = await sender.asker.rows(1)
+    assert exact(replies.answer.body) == {"text": "heard", "usage": {**usage, "cost": row.cost_usd}}
+    assert row.cost_usd == Decimal("0.000019")
 
 
 def test_only_an_answer_with_a_usage_says_what_it_cost() -> None:

@@ -139,6 +139,21 @@ def test_what_would_have_to_be_guessed_is_not_taken(
         listed(prices)
 
 
+def test_a_service_tier_that_is_cheaper_at_night_is_not_taken() -> None:
+    standard = ModelPrice(input_mtok=usd("2"))
+    night = TimeOfDateConstraint(time(22), time(6))
+    flex = PriceVariant({"service_tier": "flex"}, ModelPrice(input_mtok=usd("1")), night)
+    with pytest.raises(NotTaken, match="time of day"):
+        listed(standard, [flex])
+
+
+def test_a_service_tier_begins_on_its_day() -> None:
+    begins = StartDateConstraint(date(2026, 7, 1))
+    flex = PriceVariant({"service_tier": "flex"}, ModelPrice(input_mtok=usd("1")), begins)
+    found = listed(ModelPrice(input_mtok=usd("2")), [flex]).prices
+    assert [price.service_tiers for _, price in found] == [{}, {"flex": usd("0.5")}]
+
+
 def test_what_is_not_metered_by_itself_is_told() -> None:
     found = listed(ModelPrice(input_mtok=usd("1"), cache_write_1h_mtok=usd("2")))
     assert found.notes == ["cache_write_1h_mtok is not metered by itself, and left out"]

@@ -12,7 +12,7 @@ from api.cli.list_price import Dated, Listed, NotTaken, PriceList
 from api.cli.price_plan import Change, Plan, Wanted, ways
 from api.price_book import DatedPrices
 from shared.catalog import Catalog
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, NotFound
 from shared.postgres.pricing import DatedPrice
 from shared.price import Price
 
@@ -117,5 +117,17 @@ def test_a_model_outside_the_catalog_may_be_named() -> None:
     assert (way.key, way.price) == ("p:org/new", None)
     _, notes = planned(model="p/org/new")
     assert notes == ["p:org/new is left as it is: it is unknown"]
-    with pytest.raises(InvalidRequest):
-        ways(DOCUMENT, Wanted(at=NOW, model="nobody:m"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        ({"model": "nobody:m"}, InvalidRequest),
+        ({"model": "off"}, NotFound),
+        ({"provider": "nobody"}, NotFound),
+        ({"model": "p/new", "provider": "q"}, NotFound),
+    ],
+)
+def test_nothing_that_could_be_meant_is_an_error(wanted, error) -> None:
+    with pytest.raises(error):
+        ways(DOCUMENT, Wanted(at=NOW, **wanted))
