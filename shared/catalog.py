@@ -91,7 +91,8 @@ class Model(_Table, frozen=True):
     active: bool = True
     display_name: str = ""
     description: str = ""
-    price: Price = Price()
+    price: Price | None = None
+    """None: nobody has said what it costs. It costs nothing, and is not free: see budgets."""
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     input_modalities: tuple[str, ...] = ("text",)
@@ -374,7 +375,8 @@ def _check(document: Document) -> None:
         _check_limits(f"models.{name}.limits", model.limits)
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
-        _check_price(f"models.{name}.price", model.price)
+        if model.price is not None:
+            _check_price(f"models.{name}.price", model.price)
         for route in model.providers:
             _check_route(document, name, model, route)
             if route.price is not None:

@@ -14,7 +14,7 @@ from api.providers import Secrets
 from api.routes.pricing import canonical
 from shared.catalog import Document, ModelProvider
 from shared.errors import NotFound
-from shared.price import Price, price_key, split_key
+from shared.price import UNPRICED, Price, price_key, split_key
 
 KEPT = ("image", "second", "page", "character", "tool_call", "service_tiers")
 """Where the list does not speak of it, what is charged now stays."""
@@ -61,7 +61,7 @@ def ways(document: Document, wanted: Wanted) -> list[Way]:
     if wanted.provider is not None and wanted.provider not in document.providers:
         raise NotFound(f"there is no provider {wanted.provider!r} in the catalog")
     every = [
-        Way(route, name, route.price or model.price)
+        Way(route, name, route.price or model.price or UNPRICED)
         for name, model in document.models.items()
         if model.active
         for route in model.providers

@@ -19,7 +19,7 @@ from shared.catalog import Catalog, Document, Model
 from shared.clock import Clock
 from shared.errors import InvalidRequest, NotFound
 from shared.money import as_json
-from shared.price import MILLION, price_key
+from shared.price import MILLION, UNPRICED, price_key
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
 BOOLEANS = {"true": True, "false": False}
@@ -92,7 +92,8 @@ class Models:
             if self._availability.is_on(document.providers[route.provider])
         ]
         first = (routes or model.providers)[0]
-        price = self._book.prices.of_route(first, name, self._clock.now()) or model.price
+        price = self._book.prices.of_route(first, name, self._clock.now())
+        price = price or model.price or UNPRICED
         return {
             "id": name,
             "object": "model",

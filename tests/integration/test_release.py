@@ -35,10 +35,14 @@ async def keys(database_url):
     await engine.dispose()
 
 
-async def released(environment: dict[str, str]) -> tuple[str, str]:
-    """What it printed, and what it logged."""
+async def released(environment: dict[str, str], *options: str) -> tuple[str, str]:
+    return await gateway(environment, "release", *options)
+
+
+async def gateway(environment: dict[str, str], *arguments: str) -> tuple[str, str]:
+    """What the command printed, and what it logged."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "api.cli", "release",
+        sys.executable, "-m", "api.cli", *arguments,
         env=environment, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -86,3 +90,17 @@ async def test_where_there_is_a_key_or_none_is_wanted_no_release_makes_one(envir
     output, _ = await released(environment)
     assert not KEY.search(output)
     assert [info.name for info in await keys.list_keys()] == ["mine"]
+
+
+async def test_keys_are_made_as_the_catalog_says_what_user_is(environment, keys, tmp_path):
+    config = tmp_path / "gateway.toml"
+    config.write_text("[compat]\nuser_field = 'bill'\n")
+    await released(environment, f"--config={config}")
+    data_dir = f"--data-dir={tmp_path}"
+    for options in ((), ("--user-field=attribute", "--scope=bill_others")):
+        await gateway(environment, "keys", "create", data_dir, *options)
+    first, second, third = await keys.list_keys()
+    assert [first.user_field, second.user_field, third.user_field] == ["bill", "bill", "attribute"]
+    assert (second.scopes, third.scopes) == ([], ["bill_others"])
+    await gateway(environment, "keys", "update", third.public_id, "--user-field=bill", data_dir)
+    assert (await keys.get(third.public_id)).user_field == "bill"

@@ -12,14 +12,18 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from msgspec.structs import replace
 
 from api.app import create_app
 from shared.api_key import PREFIX
+from shared.catalog import Auth, Catalog, Metrics
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
+from shared.postgres.catalogs import CatalogStore
+from shared.postgres.engine import make_engine
 from shared.settings import Settings
-from tests.integration.test_api_process import MASTER, bearer, prepared, started
+from tests.integration.test_api_process import CATALOG, MASTER, bearer, prepared, started
 from tests.spend_rows import spend_row
 
 # Method, path, who may, and what those get who may: for `{}` as body, for inference of a model that
@@ -130,9 +134,18 @@ def template(path: str) -> str:
 
 
 @pytest.fixture
-async def environment(database_url, valkey_db, clickhouse_url) -> dict[str, str]:
+def catalog() -> Catalog:
+    return CATALOG
+
+
+@pytest.fixture
+async def environment(database_url, valkey_db, clickhouse_url, catalog) -> dict[str, str]:
     await migrate_clickhouse(clickhouse_url)
-    return await prepared(database_url, valkey_db, clickhouse_url)
+    environment = await prepared(database_url, valkey_db, clickhouse_url)
+    engine = make_engine(database_url, "test")
+    await CatalogStore(engine).apply(catalog)
+    await engine.dispose()
+    return environment
 
 
 @pytest.fixture
@@ -281,3 +294,31 @@ async def test_what_no_route_is_for_is_refused_whoever_asks(world):
             assert answer.status_code == 404, (caller, path)
             assert answer.json()["error"]["code"] == "route_not_found"
     assert await world.seen_by_master() == before
+
+
+class TestWhereMetricsNeedAKey:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        return Catalog(replace(CATALOG.document, metrics=Metrics(require_key=True)))
+
+    async def test_they_are_shown_to_every_key_that_works(self, world):
+        for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant", "master"):
+            answer = await world.asks(caller, "GET", "/metrics")
+            assert answer.status_code == Line("GET", "/metrics", "key", 200).expected(caller)
+
+
+class TestInOpenMode:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        closed = Metrics(require_key=True)
+        return Catalog(replace(CATALOG.document, auth=Auth(mode="open"), metrics=closed))
+
+    async def test_everybody_may_do_what_keys_may_and_nobody_what_the_master_key_may(self, world):
+        before = await world.seen_by_master()
+        for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant"):
+            for line in LINES:
+                is_masters = line.who == "master" or line.path == "/metrics"
+                answer = await world.asks(caller, line.method, line.path)
+                where = (caller, line.method, line.path, answer.text)
+                assert answer.status_code == (401 if is_masters else line.status), where
+        assert await world.seen_by_master() == before

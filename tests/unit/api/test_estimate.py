@@ -35,6 +35,9 @@ providers = [
 ]
 [models.free]
 providers = [{ provider = "a", upstream_model = "z" }]
+price = { input = 0, output = 0 }
+[models.unpriced]
+providers = [{ provider = "a", upstream_model = "z" }]
 [functions.best.variants.all]
 type = "best_of_n"
 candidates = ["one", "other"]
@@ -106,8 +109,12 @@ def test_all_of_a_panel_are_paid_and_its_fallback_too() -> None:
     assert nano("ollm::function_name::best", size) == one + other + last + alone
 
 
-def test_a_model_of_no_price_is_free() -> None:
+def test_a_model_whose_price_is_zero_is_free_and_one_without_a_price_is_not() -> None:
     assert estimate(CATALOG, selected("free"), Size(10, generates=True), {}).hold.is_free
+    unpriced = estimate(CATALOG, selected("unpriced"), Size(10, generates=True), {}).hold
+    assert (unpriced.nano, unpriced.is_free) == (0, False)
+    zero = {"a:z": Price()}
+    assert estimate(CATALOG, selected("unpriced"), Size(10, generates=True), zero).hold.is_free
     assert not estimate(CATALOG, selected("plain"), Size(0), {}).hold.is_free
 
 

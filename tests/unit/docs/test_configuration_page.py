@@ -121,4 +121,6 @@ def test_every_setting_is_listed_with_its_default() -> None:
 def test_the_example_is_a_catalog() -> None:
     example = PAGE.partition("```toml\n")[2].partition("```")[0]
     assert tomllib.loads(example)
-    assert Catalog.from_toml(example).document.models["gpt_small"].price.input == Decimal("0.5")
+    price = Catalog.from_toml(example).document.models["gpt_small"].price
+    assert price is not None
+    assert price.input == Decimal("0.5")
