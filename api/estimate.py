@@ -76,7 +76,8 @@ def _with_default(
 def size_of(request: InferenceRequest, body: bytes, *, generates: bool) -> Size:
     """Of a document."""
     cap = request.max_output if isinstance(request, ChatRequest) else None
-    return Size(len(body), body.count(b'"image_url"'), cap, generates)
+    named = body.count(b'"image_url"')  # by the type of a part, and by its member
+    return Size(len(body), (named + 1) // 2, cap, generates)
 
 
 def with_terms(

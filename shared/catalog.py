@@ -132,6 +132,7 @@ class QueueLimits(_Table, frozen=True):
 class Compat(_Table, frozen=True):
     accept_stop_string: bool = False
     always_stream_usage: bool = False
+    usage_cost: bool = False
     user_field: UserField = "attribute"
     """Of keys that are made from now on, where nobody says it."""
 

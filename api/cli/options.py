@@ -14,3 +14,5 @@ DataDir = Annotated[
         "environment names none.",
     ),
 ]
+
+At = Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC without a zone.")]

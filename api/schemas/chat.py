@@ -105,6 +105,7 @@ USAGE: Json = {
         "prompt_tokens": COUNT,
         "completion_tokens": COUNT,
         "total_tokens": COUNT,
+        "cost": {**NUMBER, "description": "US dollars; where the operator wants it told."},
     },
     "additionalProperties": True,
 }

@@ -28,6 +28,7 @@ from workers.inference.message import estimate_input_tokens
 from workers.inference.panel import Candidacy, Panel
 from workers.inference.routing import Route
 from workers.inference.streamed import stream_of
+from workers.inference.usage_cost import add_cost
 from workers.providers.http.response import read_all
 
 AT_ONCE_BYTES = 64 << 10
@@ -145,6 +146,8 @@ class Candidates:
     async def _send(self, answer: dict[str, Any]) -> None:
         earlier = self.earlier
         answer["usage"] = as_openai(earlier.usage)
+        if self._job.cost_of is not None:
+            add_cost(answer, self._job.calls.cost_usd)
         header = self._job.header
         if header.include_raw_usage:
             answer["ollm_raw_usage"] = earlier.raw_usage

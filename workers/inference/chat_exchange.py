@@ -20,6 +20,7 @@ from workers.inference.message import estimate_input_tokens
 from workers.inference.recording import is_finished
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import AttemptFailed, protocol_error
+from workers.inference.usage_cost import of_nothing
 from workers.providers.http.response import is_over, read_all
 
 REST_SECONDS = 0.25
@@ -84,12 +85,15 @@ class ChatExchange:
             self._job.end_whole(body)
 
     def _answer(self, route: Route, *, created: int | None = None) -> ChatAnswer:
+        """`created`: of an answer from the cache."""
+        cost_of = self._job.cost_of
         return ChatAnswer(
             self.header,
             provider_type=route.provider.settings.type,
             clock=self._job.clock,
             created=created,
             earlier=self.earlier,
+            cost_of=of_nothing if cost_of is not None and created is not None else cost_of,
         )
 
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
