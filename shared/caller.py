@@ -48,6 +48,11 @@ class Caller(msgspec.Struct, frozen=True):
         """Whether the body's `user` names the billed user."""
         return self.is_master or self.user_field == "bill"
 
+    @property
+    def is_billed(self) -> bool:
+        """Whether it is this caller's own user who pays, whatever the body says, and may."""
+        return not (self.key_id is None or self.user_is_blocked or self.user_field == "bill")
+
 
 ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)
 MASTER_CALLER = Caller(tenant=DEFAULT_TENANT, user="master", key_id=None, is_master=True)

@@ -100,21 +100,27 @@ class InferenceRoute:
         return caller
 
     async def _job(
-        self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest, size: Size
+        self,
+        scope: Scope,
+        caller: Caller,
+        catalog: Catalog,
+        request: InferenceRequest,
+        size: Callable[[], Size],
     ) -> tuple[JobHeader, Terms | None]:
         """What is admitted, and the terms on which. A request that names no user, or no model, it
         may have is counted by the billed user's limits all the same. Raises GatewayError."""
-        probe = partial(self._probe, scope[REQUEST_ID], catalog)
-        billed = await self._billing.billed(caller, request.user, probe)
+        if not caller.is_billed:
+            probe = partial(self._probe, scope[REQUEST_ID], catalog)
+            caller = await self._billing.billed(caller, request.user, probe)
         try:
-            header, selection = self._header(scope, billed, catalog, request)
+            header, selection = self._header(scope, caller, catalog, request)
         except GatewayError:
-            await probe(billed)
+            await self._probe(scope[REQUEST_ID], catalog, caller)
             raise
-        accounts = accounts_of(catalog, billed, header.model)
+        accounts = accounts_of(catalog, caller, header.model)
         if not accounts:
             return header, None
-        return with_terms(header, accounts, catalog, selection, size)
+        return with_terms(header, accounts, catalog, selection, size())
 
     async def _probe(self, request_id: str, catalog: Catalog, billed: Caller) -> None:
         """Counts what is refused for another reason. Raises RateLimited."""
@@ -223,7 +229,7 @@ class Inference(InferenceRoute):
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        size = size_of(request, body, generates=self._endpoint.has_output_cap)
+        size = partial(size_of, request, body, generates=self._endpoint.has_output_cap)
         return *await self._job(scope, caller, catalog, request, size), body, request
 
 
