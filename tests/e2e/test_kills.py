@@ -33,6 +33,7 @@ async def test_kills_at_full_size(gateway: StartedGateway):
 
 async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_second: float) -> None:
     seed = int(os.environ.get("GATEWAY_TEST_SEED") or time.time_ns() % 1_000_000)
+    print(f"\nseed {seed}", flush=True)  # now, so that a run that is cut off can be repeated
     rng = random.Random(seed)
     ready, books = gateway.ready, Books(gateway.ready)
     until_still(ready)
@@ -48,7 +49,7 @@ async def torment(gateway: StartedGateway, *, requests: int, kills: int, per_sec
         role: [round(resident_mib(pid)) for pid in gateway.ready.pids[role]] for role in PROCESSES
     }
     print(  # the figures are what the test is for
-        f"\nseed {seed}: {requests} requests, {killer.kills.total()} kills {dict(killer.kills)}"
+        f"{requests} requests, {killer.kills.total()} kills {dict(killer.kills)}"
         f", {killer.outages} of them outages"
         f"\n  clients: {dict(load.counts())}"
         f"\n  errors: {dict(Counter(result.detail for result in load.of(Outcome.ERROR)))}"
