@@ -382,7 +382,7 @@ async def test_a_change_whose_entry_cannot_be_written_does_not_happen(users, eng
     assert await users.list_users() == []
 
 
-async def test_spend_is_what_was_billed_to_a_user_since_its_beginning(clickhouse_url):
+async def test_spend_is_what_was_billed_to_a_user_or_a_key_since_its_beginning(clickhouse_url):
     await migrate_clickhouse(clickhouse_url)
     clickhouse = ClickHouse(clickhouse_url)
     odd = 'o\'dd \\ "ü"\n'
@@ -410,6 +410,10 @@ async def test_spend_is_what_was_billed_to_a_user_since_its_beginning(clickhouse
         Decimal("0.00000002")
     ]
     assert await UserSpend(clickhouse).spent([]) == []
+    of_key = UserSpend(clickhouse).spent_by_key
+    assert await of_key("key_1", None) == Decimal("0.000054021")
+    assert await of_key("key_1", later) == Decimal("0.00005402")
+    assert await of_key("key_2", None) == 0
     await clickhouse.close()
 
 
