@@ -113,8 +113,9 @@ class Gate:
             self._count(error)
             raise
         except CommandRefused as error:
-            # Chiefly OOM: nothing was written.
+            # Chiefly OOM: then nothing was written. Otherwise nobody knows.
             log.error("An admission was refused", action="admission_refused", error=str(error))
+            self._cancel_later(shard, header)
             raise Overloaded("The queue cannot take the request.", code="queue_full") from error
         except asyncio.CancelledError:
             self.cancel(waiter, header)

@@ -7,7 +7,7 @@ import pytest
 
 from shared.account import Account, Budget, RateLimits, key_account, model_account, user_account
 from shared.catalog import QueueLimits
-from shared.errors import NotPermitted, TooManyRequests
+from shared.errors import Internal, NotPermitted, TooManyRequests
 from shared.hold import Hold
 from shared.spend import Charge, charge_of, encode_row
 from shared.valkey.accounts import Accounts, Money
@@ -236,6 +236,26 @@ async def test_a_soft_limit_warns_each_answer_and_is_told_once(bank: Bank) -> No
     assert (event["kind"], event["spend"], event["account"]) == (
         "budget_soft_limit", "500", account.suffix,
     )  # fmt: skip
+
+
+async def test_a_job_ends_though_its_account_was_spoilt_and_others_of_its_call_are_admitted(
+    bank: Bank,
+) -> None:
+    """Somebody wrote over an account by hand: money is in the ledger, work goes on."""
+    client, account = bank.queue.client, of_user(budget=a_budget())
+    other = key_account("default", "k2", RateLimits(), a_budget())
+    await bank.load(account)
+    await bank.load(other)
+    await bank.admit(account, nano=400)
+    claim = await bank.claim()
+    await client.call(b"HSET", bank.queue.keys.account(account.suffix), b"held", b"nonsense")
+    spoilt, sound = await asyncio.gather(
+        bank.admit(account, nano=1), bank.admit(other, nano=1), return_exceptions=True
+    )
+    assert isinstance(spoilt, Internal)
+    assert isinstance(sound, str)
+    assert await bank.settle(claim, nano=30) == b"ok"
+    assert len(await bank.queue.spend_rows()) == 1
 
 
 # ---- windows of budgets

@@ -24,8 +24,7 @@ local function charge(account, spend, since, previous, nano, admitted)
   end
 end
 
--- Ends what a job holds, and charges what it cost. Returns the accounts that were charged.
-local function release(packed, nano, used, accounts)
+local function release_all(packed, nano, used, accounts)
   local held, taken, admitted, holders = unpack(cmsgpack.unpack(packed))
   local charged, now = {}, nil
   for _, holder in ipairs(holders) do
@@ -56,7 +55,7 @@ end
 
 -- Charges accounts that were loaded while the job ran: it does not hold anything there. Its spend row
 -- says whose they are: an array of over 15 members, which are row, request, tenant, user, key, …
-local function charge_unheld(row, nano, entry, charged, accounts)
+local function charge_all_unheld(row, nano, entry, charged, accounts)
   local _, _, _, tenant, user, key = cmsgpack.unpack_limit(row, 5, 3)
   local admitted = tonumber(string.match(entry, '^(%d+)'))
   local suffixes = { 'user:' .. #tenant .. ':' .. tenant .. ':' .. user }
@@ -71,4 +70,23 @@ local function charge_unheld(row, nano, entry, charged, accounts)
       charge(account, spend, since, previous, nano, admitted)
     end
   end
+end
+
+-- Whatever is wrong with an account, the job ends: the ledger is right, and counters can be reconciled
+-- with it.
+local function attempted(what, ...)
+  local done, answer = pcall(what, ...)
+  if done then
+    return answer
+  end
+  redis.log(redis.LOG_WARNING, 'an account was not settled: ' .. tostring(answer))
+  return {}
+end
+
+local function release(packed, nano, used, accounts)
+  return attempted(release_all, packed, nano, used, accounts)
+end
+
+local function charge_unheld(row, nano, entry, charged, accounts)
+  return attempted(charge_all_unheld, row, nano, entry, charged, accounts)
 end

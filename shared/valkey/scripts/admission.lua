@@ -140,7 +140,7 @@ local function place(terms, accounts, now)
 end
 
 -- All gates, in Otari's order. Returns a refusal, or nil, the hold, and what is to be told.
-local function pass(packed, request, names)
+local function pass_all(packed, request, names)
   local terms, accounts = cmsgpack.unpack(packed), {}
   for n, one in ipairs(terms[5]) do
     accounts[n] = read_account(names.accounts .. one[1], one[1])
@@ -159,4 +159,14 @@ local function pass(packed, request, names)
   end
   told[3] = soft
   return nil, place(terms, accounts, now), told
+end
+
+-- What is wrong with one job's accounts is not to refuse the others of its call.
+local function pass(packed, request, names)
+  local done, refusal, hold, told = pcall(pass_all, packed, request, names)
+  if done then
+    return refusal, hold, told
+  end
+  redis.log(redis.LOG_WARNING, 'an account could not be asked: ' .. tostring(refusal))
+  return { 'failed', 1, 0, 0 }
 end

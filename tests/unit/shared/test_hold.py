@@ -65,6 +65,10 @@ def test_a_hold_is_rounded_up_to_a_nano_dollar() -> None:
     assert round_up(Decimal("0.000000002")) == 2
 
 
+def test_a_hold_above_all_budgets_is_refused_by_all_and_still_a_number_scripts_can_count() -> None:
+    assert 9_000_000 * 10**9 < round_up(Decimal(10) ** 20) < 2**53
+
+
 def test_the_rates_are_the_dearest_of_their_kind() -> None:
     price = Price(Decimal(1), Decimal(2), audio_input=Decimal(5), reasoning=Decimal(7))
     assert input_rate(price) == Decimal(5)
