@@ -74,7 +74,7 @@ class AccountLoader:
 
     async def _until_drained(self, load: Load) -> None:
         while True:
-            if await self._accounts.has_drained(self._client, load):
+            if await self._accounts.has_drained(self._client, load.last_row):
                 return
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -18,6 +18,7 @@ from api.access_log import AccessLog
 from api.admit import Gate
 from api.auth import Authenticator
 from api.billing import Billing
+from api.counted_spend import CountedSpend
 from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
@@ -178,7 +179,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             prices=price_store,
             price_book=price_book,
             audit=AuditLog(engine),
-            spend=UserSpend(clickhouse),
+            spend=CountedSpend(gate.queue_of, UserSpend(clickhouse)),
         ),
         availability=Availability(settings.secret),
         checks=StoreChecks(checks, clock),

@@ -14,9 +14,12 @@ from fastapi.routing import APIRoute
 from typing_extensions import override
 
 from api.auth import Authenticator, address_of
+from api.counted_spend import CountedSpend
 from api.middleware import HasCatalog, request_id_of
 from api.price_book import PriceBook
+from api.schemas.bodies import LimitsBody
 from api.schemas.management import Who
+from shared.account import RateLimits
 from shared.clickhouse.client import ClickHouseAway
 from shared.errors import Internal
 from shared.ids import dashed
@@ -27,7 +30,6 @@ from shared.postgres.engine import STORE_ERRORS
 from shared.postgres.keys import KeyStore
 from shared.postgres.pricing import PriceStore
 from shared.postgres.users import UserStore
-from shared.spend import SpendReader
 
 NO_CONTENT = 204
 MASTER = "master"
@@ -49,7 +51,7 @@ class Management:
     prices: PriceStore
     price_book: PriceBook
     audit: AuditLog
-    spend: SpendReader
+    spend: CountedSpend
 
 
 class ExactRequest(Request):
@@ -115,6 +117,10 @@ def answer(document: Any) -> Response:
 
 def nothing() -> Response:
     return Response(status_code=NO_CONTENT)
+
+
+def limits_of(body: LimitsBody) -> RateLimits:
+    return RateLimits(**body.model_dump())
 
 
 def number(amount: Decimal | None) -> msgspec.Raw | None:

@@ -4,7 +4,7 @@ Whoever asks is checked against several at once: the billed user's, the key's an
 they have used and hold is counted in Valkey; this is what they are measured by.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -47,6 +47,16 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     since_ms: int = 0
     """Requests admitted from then on count."""
 
+    def window_at(self, now_ms: int) -> tuple[int, int | None]:
+        """Start and end of the window after the one that ended, as the script resets it: windows in
+        which nothing was asked are passed over. Only for a budget whose window has ended."""
+        assert self.resets_ms is not None  # noqa: S101 - it has ended
+        if not self.duration_ms:
+            return self.resets_ms, None
+        passed = (now_ms - self.resets_ms) // self.duration_ms
+        start = self.resets_ms + passed * self.duration_ms
+        return start, start + self.duration_ms
+
 
 class Account(msgspec.Struct, frozen=True):
     """One scope a request is checked against. Only those with a budget or a limit are ever made."""
@@ -66,18 +76,40 @@ class Account(msgspec.Struct, frozen=True):
         return {"user": f"User '{self.owner}'", "key": "API key", "model": "The model"}[self.kind]
 
 
+def user_suffix(tenant: str, user: str) -> str:
+    """Both parts may hold any character: the length, of bytes, says where the first ends."""
+    return f"user:{len(tenant.encode())}:{tenant}:{user}"
+
+
+def key_suffix(public_id: str) -> str:
+    return f"key:{public_id}"
+
+
+def owner_of(suffix: str) -> tuple[Kind, str, str]:
+    """Kind, tenant (empty but for a user) and owner. Raises ValueError for what is no suffix."""
+    kind, _, rest = suffix.partition(":")
+    if kind == "user":
+        length, _, names = rest.partition(":")
+        raw = names.encode()
+        tenant, user = raw[: int(length)], raw[int(length) + 1 :]
+        return "user", tenant.decode(), user.decode()
+    if kind == "key":
+        return "key", "", rest
+    if kind == "model":
+        return "model", "", rest
+    raise ValueError("not an account")
+
+
 def user_account(
     tenant: str, user: str, limits: RateLimits, budget: Budget | None = None
 ) -> Account:
-    """Both parts of the name may hold any character: the length says where the first ends."""
-    suffix = f"user:{len(tenant.encode())}:{tenant}:{user}"
-    return Account("user", suffix, tenant, user, limits, budget)
+    return Account("user", user_suffix(tenant, user), tenant, user, limits, budget)
 
 
 def key_account(
     tenant: str, public_id: str, limits: RateLimits, budget: Budget | None = None
 ) -> Account:
-    return Account("key", f"key:{public_id}", tenant, public_id, limits, budget)
+    return Account("key", key_suffix(public_id), tenant, public_id, limits, budget)
 
 
 def model_account(model: str, limits: RateLimits) -> Account:
@@ -100,9 +132,9 @@ def budget_of(
         max_nano=None if max_budget is None else _nano(max_budget),
         soft_nano=None if soft_budget is None else _nano(soft_budget),
         duration_ms=None if duration_seconds is None else duration_seconds * 1000,
-        started_ms=_ms(started_at) or 0,
-        resets_ms=_ms(resets_at),
-        since_ms=_ms(since) or 0,
+        started_ms=to_ms(started_at) or 0,
+        resets_ms=to_ms(resets_at),
+        since_ms=to_ms(since) or 0,
     )
 
 
@@ -110,5 +142,13 @@ def _nano(amount: Decimal) -> int:
     return to_nano(min(amount, Decimal(MAX_BUDGET_USD)))
 
 
-def _ms(moment: datetime | None) -> int | None:
+def to_ms(moment: datetime | None) -> int | None:
     return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def from_ms(ms: int) -> datetime:
+    """Exact, so that `to_ms` gives the same number back."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)

@@ -169,6 +169,18 @@ class Metrics:
             "Hours of usage whose sums were computed, most of them again.",
             registry=r,
         )
+        self.budget_events = Counter(
+            "gateway_budget_events_total",
+            "Resets of budgets and soft limits passed, dealt with, by kind.",
+            ["kind"],
+            registry=r,
+        )
+        self.webhooks = Counter(
+            "gateway_webhooks_total",
+            "Webhooks, by outcome: delivered, failed, refused.",
+            ["outcome"],
+            registry=r,
+        )
         # stores, sampled by whoever answers /metrics
         self.lane_depth = Gauge(
             "gateway_lane_depth", "Jobs waiting or running, by lane.", ["shard", "lane"], registry=r

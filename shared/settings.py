@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     """How long spend rows are kept; 0: for good. Their hourly sums always are."""
     bootstrap_api_key: bool = True
     """Whether the first release of a store without keys makes one, and prints it."""
+    webhook_url: SecretStr = SecretStr("")
+    """Where budget events are sent; empty: nowhere. It may hold a secret."""
+    webhook_secret: SecretStr = SecretStr("")
+    """Signs them: `whsec_` and base64."""
+    webhook_allow_private: bool = False
+    """Whether the webhook may be inside the deployment."""
     log_level: str = "info"
 
     @field_validator("seal_keys")

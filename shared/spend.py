@@ -112,6 +112,13 @@ class Spender(NamedTuple):
     """None: from the beginning."""
 
 
+class KeySpender(NamedTuple):
+    """A key whose spend is asked for, by its public id."""
+
+    key_id: str
+    since: datetime | None
+
+
 class SpendReader(Protocol):
     """Knows what users have spent: the sum of what was billed to them."""
 
@@ -121,6 +128,10 @@ class SpendReader(Protocol):
 
     async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
         """By a key's public id. Raises as `spent`."""
+        ...
+
+    async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
+        """As `spent`."""
         ...
 
 

@@ -18,17 +18,24 @@ from arq.worker import Worker
 
 from shared import log as logs
 from shared.clickhouse.client import ClickHouse
+from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
+from shared.postgres.engine import make_engine
+from shared.postgres.windows import WindowStore
 from shared.settings import Settings
-from shared.valkey.client import Address, ValkeyAway
+from shared.valkey.client import Address, Client, ValkeyAway
+from shared.valkey.events import EventStream
 from shared.valkey.housekeeping import Housekeeper
 from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import failures
 from shared.valkey.process_metrics import ProcessMetrics
+from workers.budget_events import BudgetEvents
+from workers.budgets import BudgetChores
 from workers.housekeeping import Housekeeping
 from workers.ledger import LedgerChores
+from workers.webhook import Webhook
 
 RECONNECT_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
@@ -126,10 +133,15 @@ async def main() -> None:
     shards = [ShardKeys(shard) for shard in range(settings.shards)]
     keeper, metrics = Housekeeper.connect(valkey_url, shards, process), Metrics()
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
+    engine = make_engine(settings.database_url.get_secret_value(), "background")
+    windows, webhook = WindowStore(engine), webhook_of(settings)
+    client = Client(valkey_url, name=f"background-{process[-8:]}")
+    events = BudgetEvents(EventStream(client, shards, process), windows, webhook, metrics)
     background = Background(
         [
             Housekeeping(keeper, metrics),
             LedgerChores(clickhouse, metrics, keep_days=settings.ledger_keep_days),
+            BudgetChores(client, shards, windows, UserSpend(clickhouse), metrics, SystemClock()),
         ],
         arq_url=settings.arq_url.get_secret_value() if settings.arq_url else valkey_url,
         drain_seconds=settings.drain_seconds,
@@ -147,12 +159,31 @@ async def main() -> None:
         clock=SystemClock(),
     )
     try:
-        async with published.publishing():
+        async with published.publishing(), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in (client.run(), events.run())]
             await background.run()
+            for task in tasks:
+                task.cancel()
     finally:
         await keeper.close()
         await clickhouse.close()
+        await engine.dispose()
+        if webhook is not None:
+            await webhook.close()
     log.info("The background process has stopped", action="stopped")
+
+
+def webhook_of(settings: Settings) -> Webhook | None:
+    """None where no address is set. Raises ValueError for an address or a secret that is none."""
+    url = settings.webhook_url.get_secret_value()
+    if not url:
+        return None
+    return Webhook(
+        url,
+        settings.webhook_secret.get_secret_value(),
+        allow_private=settings.webhook_allow_private,
+        clock=SystemClock(),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`gateway budgets`: limits, of which every user that has one spends its own."""
+"""`gateway budgets`: limits, of which each user and key that has one spends its own."""
 
 from typing import Annotated
 
@@ -15,7 +15,11 @@ from shared.postgres.engine import Engine
 
 BudgetId = Annotated[str, typer.Argument(help="The budget's id.")]
 MaxBudget = Annotated[
-    str | None, typer.Option(help="US dollars that a user may spend in a window. No limit else.")
+    str | None,
+    typer.Option(help="US dollars that each who has it may spend in a window. No limit else."),
+]
+SoftBudget = Annotated[
+    str | None, typer.Option(help="US dollars from which on answers carry a warning.")
 ]
 Duration = Annotated[
     int | None, typer.Option(help="Seconds after which spend begins at 0 again. Never else.")
@@ -44,11 +48,12 @@ def list_budgets(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             str(one.budget_id),
             one.tenant,
             _or_dash(one.max_budget),
+            _or_dash(one.soft_budget),
             _or_dash(one.budget_duration_sec),
         )
         for one in in_store(data_dir, ask)
     ]
-    for line in table(("budget", "tenant", "max USD", "seconds"), rows):
+    for line in table(("budget", "tenant", "max USD", "soft USD", "seconds"), rows):
         typer.echo(line)
 
 
@@ -60,13 +65,18 @@ def show_budget(budget: BudgetId, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> No
 def create(
     *,
     max_budget: MaxBudget = None,
+    soft_budget: SoftBudget = None,
     duration_sec: Duration = None,
     tenant: Annotated[str, typer.Option(help="The tenant it belongs to.")] = DEFAULT_TENANT,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a budget and print its id."""
     body = checked(
-        NewBudgetBody, max_budget=max_budget, budget_duration_sec=duration_sec, tenant=tenant
+        NewBudgetBody,
+        max_budget=max_budget,
+        soft_budget=soft_budget,
+        budget_duration_sec=duration_sec,
+        tenant=tenant,
     )
 
     async def ask(engine: Engine) -> BudgetInfo:
@@ -79,11 +89,17 @@ def update(
     budget: BudgetId,
     *,
     max_budget: MaxBudget = None,
+    soft_budget: SoftBudget = None,
     duration_sec: Duration = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Change what is named of a budget. Windows that run keep their end."""
-    body = checked(BudgetBody, max_budget=max_budget, budget_duration_sec=duration_sec)
+    body = checked(
+        BudgetBody,
+        max_budget=max_budget,
+        soft_budget=soft_budget,
+        budget_duration_sec=duration_sec,
+    )
 
     async def ask(engine: Engine) -> BudgetInfo:
         return await BudgetStore(engine, CLOCK).update(budget, terms_of(body), CLI)

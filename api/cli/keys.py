@@ -1,15 +1,24 @@
 """`gateway keys`: makes, lists, changes, rotates and revokes API keys, and makes sealing keys."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, DataDir
+from api.cli.environment import settings_for
+from api.cli.options import (
+    DEFAULT_DATA_DIR,
+    Concurrent,
+    DataDir,
+    PerMinute,
+    TokensPerMinute,
+    limits_given,
+)
 from api.cli.secrets import new_seal_key
-from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
-from api.routes.keys import change_of, document_of, options_of
+from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table, with_spend
+from api.routes.keys import change_of, documents_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
 from shared.caller import DEFAULT_TENANT, UserField
@@ -54,9 +63,9 @@ UserSelector = Annotated[
         " catalog's compat.user_field says else."
     ),
 ]
-PerMinute = Annotated[int | None, typer.Option(help="Requests per minute.")]
-TokensPerMinute = Annotated[int | None, typer.Option(help="Tokens per minute.")]
-Concurrent = Annotated[int | None, typer.Option(help="Requests at a time.")]
+Budget = Annotated[
+    str | None, typer.Option(help="The id of a budget of its own, beside its user's.")
+]
 Expiry = Annotated[str | None, typer.Option(help="An ISO 8601 time from which on it is refused.")]
 
 
@@ -89,6 +98,7 @@ def create(
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
+    budget: Budget = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -103,7 +113,8 @@ def create(
         scopes=scope,
         ip_allow_list=allow_from,
         user_field=user_field,
-        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
+        budget_id=budget,
         expires_at=expires_at,
     )
 
@@ -130,7 +141,7 @@ def list_keys(*, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 def show_key(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Show all that is known of a key, as the API does."""
     key_id = _key_id(key)
-    show(document_of(in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).get(key_id))))
+    _show(data_dir, lambda store: store.get(key_id))
 
 
 def update(
@@ -149,6 +160,7 @@ def update(
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
+    budget: Budget = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -162,12 +174,12 @@ def update(
         scopes=scope or None,
         ip_allow_list=[] if allow_from_everywhere else allow_from or None,
         user_field=user_field,
-        limits=_limits(requests_per_minute, tokens_per_minute, concurrent),
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
+        budget_id=budget,
         expires_at=expires_at,
     )
     key_id, change = _key_id(key), change_of(body)
-    changed = in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).update(key_id, change, CLI))
-    show(document_of(changed))
+    _show(data_dir, lambda store: store.update(key_id, change, CLI))
 
 
 def rotate(
@@ -208,6 +220,14 @@ def seal() -> None:
     typer.echo(new_seal_key())
 
 
+def _show(data_dir: Path, find: Callable[[KeyStore], Awaitable[KeyInfo]]) -> None:
+    async def ask(engine: Engine) -> list[dict[str, Any]]:
+        found = await find(KeyStore(engine, CLOCK))
+        return await with_spend(settings_for(data_dir), lambda spend: documents_of(spend, found))
+
+    show(in_store(data_dir, ask)[0])
+
+
 def key_table(keys: Sequence[KeyInfo]) -> list[str]:
     return table(HEAD, [_row(key) for key in keys])
 
@@ -216,16 +236,6 @@ def _key_id(key: str) -> str:
     """A secret is not passed on: not even into an error message."""
     parsed = ApiKey.parse(key)
     return key if parsed is None else parsed.public_id
-
-
-def _limits(requests: int | None, tokens: int | None, concurrent: int | None) -> object:
-    """None where none is named."""
-    given = {
-        "requests_per_minute": requests,
-        "tokens_per_minute": tokens,
-        "concurrent": concurrent,
-    }
-    return given if any(limit is not None for limit in given.values()) else None
 
 
 def _row(key: KeyInfo) -> tuple[str, ...]:

@@ -7,6 +7,10 @@ import typer
 
 DEFAULT_DATA_DIR = Path(".data")
 
+PerMinute = Annotated[int | None, typer.Option(help="Requests per minute.")]
+TokensPerMinute = Annotated[int | None, typer.Option(help="Tokens per minute.")]
+Concurrent = Annotated[int | None, typer.Option(help="Requests at a time.")]
+
 DataDir = Annotated[
     Path,
     typer.Option(
@@ -16,3 +20,15 @@ DataDir = Annotated[
 ]
 
 At = Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC without a zone.")]
+
+
+def limits_given(
+    requests: int | None, tokens: int | None, concurrent: int | None
+) -> dict[str, int | None] | None:
+    """None where none is named."""
+    given = {
+        "requests_per_minute": requests,
+        "tokens_per_minute": tokens,
+        "concurrent": concurrent,
+    }
+    return given if any(limit is not None for limit in given.values()) else None

@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from api.cli.environment import settings_for
+from api.counted_spend import CountedSpend
 from api.schemas.bodies import Moment
 from shared.catalog import Document
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
@@ -20,7 +21,9 @@ from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.session import PostgresAway, open_postgres
 from shared.settings import Settings
-from shared.spend import SpendReader
+from shared.valkey.client import open_client
+from shared.valkey.inspect import StoreAway
+from shared.valkey.keys import ShardKeys, shard_of
 
 CLOCK = SystemClock()
 PAGE = 500
@@ -44,7 +47,7 @@ def in_store(data_dir: Path, ask: Callable[[Engine], Awaitable[Found]]) -> Found
 
     try:
         return asyncio.run(asked())
-    except (PostgresAway, GatewayError, ClickHouseAway) as error:
+    except (PostgresAway, GatewayError, ClickHouseAway, StoreAway) as error:
         fail(str(error))
 
 
@@ -73,10 +76,18 @@ async def pages(ask: Callable[[int], Awaitable[Sequence[Found]]]) -> list[Found]
     return found
 
 
-async def with_spend(settings: Settings, ask: Callable[[SpendReader], Awaitable[Found]]) -> Found:
+async def with_spend(settings: Settings, ask: Callable[[CountedSpend], Awaitable[Found]]) -> Found:
+    """Raises ClickHouseAway and StoreAway."""
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
+    shards = [ShardKeys(shard) for shard in range(settings.shards)]
     try:
-        return await ask(UserSpend(clickhouse))
+        async with open_client(settings.valkey_url.get_secret_value(), name="cli") as client:
+            ledger = UserSpend(clickhouse)
+            return await ask(
+                CountedSpend(lambda tenant: (client, shards[shard_of(tenant, len(shards))]), ledger)
+            )
+    except TimeoutError as error:
+        raise StoreAway("Valkey: it cannot be reached") from error
     finally:
         await clickhouse.close()
 

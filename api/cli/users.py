@@ -5,14 +5,21 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.environment import settings_for
-from api.cli.options import DEFAULT_DATA_DIR, DataDir
+from api.cli.options import (
+    DEFAULT_DATA_DIR,
+    Concurrent,
+    DataDir,
+    PerMinute,
+    TokensPerMinute,
+    limits_given,
+)
 from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table, with_spend
-from api.routes.users import documents_of
+from api.routes.users import change_of, documents_of, new_user
 from api.schemas.bodies import NewUserBody, UserChangeBody
 from shared.caller import DEFAULT_TENANT
 from shared.postgres.audit import CLI
 from shared.postgres.engine import Engine
-from shared.postgres.users import NewUser, UserChange, UserInfo, UserStore
+from shared.postgres.users import UserInfo, UserStore
 
 UserId = Annotated[str, typer.Argument(help="The user's id.")]
 Tenant = Annotated[str, typer.Option(help="The tenant the user belongs to.")]
@@ -69,15 +76,23 @@ def create(
     alias: Alias = None,
     budget: Budget = None,
     blocked: Blocked = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent: Concurrent = None,
     tenant: Tenant = DEFAULT_TENANT,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a user, or revive a deleted one without its keys."""
     body = checked(
-        NewUserBody, user_id=user, alias=alias, budget_id=budget, blocked=blocked, tenant=tenant
+        NewUserBody,
+        user_id=user,
+        alias=alias,
+        budget_id=budget,
+        blocked=blocked,
+        tenant=tenant,
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
     )
-    new = NewUser(**body.model_dump())
-    in_store(data_dir, lambda engine: UserStore(engine, CLOCK).create(new, CLI))
+    in_store(data_dir, lambda engine: UserStore(engine, CLOCK).create(new_user(body), CLI))
     typer.echo(f"{user} is made")
 
 
@@ -87,12 +102,22 @@ def update(
     alias: Alias = None,
     budget: Budget = None,
     blocked: Blocked = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrent: Concurrent = None,
     tenant: Tenant = DEFAULT_TENANT,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Change what is named of a user. Naming a budget starts its window anew."""
-    body = checked(UserChangeBody, alias=alias, budget_id=budget, blocked=blocked)
-    change = UserChange(**body.model_dump())
+    """Change what is named of a user. Naming a budget starts its window anew. Limits are replaced
+    together."""
+    body = checked(
+        UserChangeBody,
+        alias=alias,
+        budget_id=budget,
+        blocked=blocked,
+        limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
+    )
+    change = change_of(body)
     in_store(
         data_dir, lambda engine: UserStore(engine, CLOCK).update(user, change, CLI, tenant=tenant)
     )

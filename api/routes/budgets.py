@@ -21,7 +21,7 @@ def router(management: Management, prefix: str) -> APIRouter:
 
     @routes.post("", **documented("create_budget", "Budget"))
     async def create_budget(request: Request, body: NewBudgetBody) -> Response:
-        """Make a budget: a limit that each user who has it spends on their own."""
+        """Make a budget: a limit that each user and each key who has it spends on their own."""
         made = await budgets.create(terms_of(body), actor_of(request), tenant=body.tenant)
         return answer(document_of(made))
 
@@ -53,7 +53,11 @@ def router(management: Management, prefix: str) -> APIRouter:
 
 
 def terms_of(body: BudgetBody) -> BudgetTerms:
-    return BudgetTerms(max_budget=body.max_budget, budget_duration_sec=body.budget_duration_sec)
+    return BudgetTerms(
+        max_budget=body.max_budget,
+        soft_budget=body.soft_budget,
+        budget_duration_sec=body.budget_duration_sec,
+    )
 
 
 def document_of(budget: BudgetInfo) -> dict[str, Any]:
@@ -64,4 +68,5 @@ def document_of(budget: BudgetInfo) -> dict[str, Any]:
         "created_at": moment(budget.created_at),
         "updated_at": moment(budget.updated_at),
         "tenant": budget.tenant,
+        "soft_budget": number(budget.soft_budget),
     }

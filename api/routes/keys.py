@@ -2,24 +2,33 @@
 
 import uuid
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.management import Management, actor_of, answer, moment, nothing, route_for
+from api.counted_spend import CountedSpend, Money
+from api.management import (
+    Management,
+    actor_of,
+    answer,
+    limits_of,
+    moment,
+    nothing,
+    number,
+    route_for,
+)
 from api.schemas.bodies import (
     InPath,
     KeyChangeBody,
     Limit,
-    LimitsBody,
     NewKeyBody,
     RotationBody,
     Skip,
     Wanted,
 )
 from api.schemas.management import documented
-from shared.account import RateLimits
 from shared.api_key import PREFIX, ApiKey
 from shared.catalog import Compat
 from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
@@ -33,6 +42,7 @@ def router(management: Management, prefix: str) -> APIRouter:
         include_in_schema=prefix == "/v1",
     )
     keys, catalog = management.keys, management.catalog
+    shown = partial(documents_of, management.spend)
 
     @routes.post("", **documented("create_key", "NewKey", "404"))
     async def create_key(request: Request, body: NewKeyBody) -> Response:
@@ -45,17 +55,21 @@ def router(management: Management, prefix: str) -> APIRouter:
     async def list_keys(tenant: Wanted = None, skip: Skip = 0, limit: Limit = 100) -> Response:
         """All keys, in the order they were made."""
         found = await keys.list_keys(tenant=tenant, skip=skip, limit=limit)
-        return answer([document_of(info) for info in found])
+        return answer(await shown(*found))
 
     @routes.get("/{key_id}", **documented("get_key", "Key", "404"))
     async def get_key(key_id: InPath) -> Response:
         """One key, by its id or its public id."""
-        return answer(document_of(await keys.get(key_id)))
+        [document] = await shown(await keys.get(key_id))
+        return answer(document)
 
     @routes.patch("/{key_id}", **documented("update_key", "Key", "404"))
     async def update_key(request: Request, key_id: InPath, body: KeyChangeBody) -> Response:
         """Change a key, in every process within a second."""
-        return answer(document_of(await keys.update(key_id, change_of(body), actor_of(request))))
+        # First the change: a key can be stopped while nothing can be said of its spend.
+        changed = await keys.update(key_id, change_of(body), actor_of(request))
+        [document] = await shown(changed)
+        return answer(document)
 
     @routes.delete("/{key_id}", **documented("delete_key", None, "404"))
     async def delete_key(request: Request, key_id: InPath) -> Response:
@@ -87,8 +101,9 @@ def options_of(body: NewKeyBody, compat: Compat) -> KeyOptions:
         user_field=body.user_field or compat.user_field,
         expires_at=body.expires_at,
         metadata=body.metadata,
-        limits=_limits(body.limits),
+        limits=limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
+        budget_id=body.budget_id,
     )
 
 
@@ -102,17 +117,25 @@ def change_of(body: KeyChangeBody) -> KeyChange:
         best_lane=body.best_lane,
         allowed_models=None if body.allowed_models is None else frozenset(body.allowed_models),
         user_field=body.user_field,
-        limits=None if body.limits is None else _limits(body.limits),
+        limits=None if body.limits is None else limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
+        budget_id=body.budget_id,
     )
 
 
-def _limits(body: LimitsBody) -> RateLimits:
-    return RateLimits(**body.model_dump())
+async def documents_of(spend: CountedSpend, *keys: KeyInfo) -> list[dict[str, Any]]:
+    """Raises what the reader of spend raises."""
+    found = await spend.of_keys(keys)
+    return [_document(info, money) for info, money in zip(keys, found, strict=True)]
 
 
-def document_of(info: KeyInfo) -> dict[str, Any]:
-    return {**_common(info), "last_used_at": moment(info.last_used_at)}
+def _document(info: KeyInfo, money: Money) -> dict[str, Any]:
+    return {
+        **_common(info),
+        "last_used_at": moment(info.last_used_at),
+        "spend": number(money.spent),
+        "reserved": number(money.held),
+    }
 
 
 def _with_secret(key: ApiKey, info: KeyInfo) -> dict[str, Any]:
@@ -141,4 +164,7 @@ def _common(info: KeyInfo) -> dict[str, Any]:
         "limits": msgspec.structs.asdict(info.limits),
         "ip_allow_list": info.ip_allow_list,
         "previous_valid_until": moment(info.previous_valid_until),
+        "budget_id": None if info.budget_id is None else str(info.budget_id),
+        "budget_started_at": moment(info.budget_started_at),
+        "next_budget_reset_at": moment(info.next_budget_reset_at),
     }

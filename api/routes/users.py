@@ -3,15 +3,25 @@
 from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 
-from api.management import Management, actor_of, answer, moment, nothing, number, route_for
+from api.counted_spend import CountedSpend, Money
+from api.management import (
+    Management,
+    actor_of,
+    answer,
+    limits_of,
+    moment,
+    nothing,
+    number,
+    route_for,
+)
 from api.schemas.bodies import InPath, Limit, NewUserBody, Skip, Tenant, UserChangeBody, Wanted
 from api.schemas.management import documented
 from shared.caller import DEFAULT_TENANT
 from shared.money import ZERO
 from shared.postgres.users import NewUser, UserChange, UserInfo
-from shared.spend import SpendReader
 
 
 def router(management: Management, prefix: str) -> APIRouter:
@@ -28,8 +38,8 @@ def router(management: Management, prefix: str) -> APIRouter:
     @routes.post("", **documented("create_user", "User", "404", "409"))
     async def create_user(request: Request, body: NewUserBody) -> Response:
         """Make a user, or revive a deleted one: without its keys, and with nothing spent."""
-        made = await users.create(NewUser(**body.model_dump()), actor_of(request))
-        return answer({**_common(made), "spend": number(ZERO)})
+        made = await users.create(new_user(body), actor_of(request))
+        return answer(_document(made, Money(ZERO, ZERO)))
 
     @routes.get("", **documented("list_users", "UserList"))
     async def list_users(tenant: Wanted = None, skip: Skip = 0, limit: Limit = 100) -> Response:
@@ -48,7 +58,7 @@ def router(management: Management, prefix: str) -> APIRouter:
     ) -> Response:
         """Change a user. Naming a budget, the present one too, starts its window anew."""
         # First the change: somebody can be blocked while nothing can be said of their spend.
-        change = UserChange(**body.model_dump())
+        change = change_of(body)
         changed = await users.update(user_id, change, actor_of(request), tenant=tenant)
         [document] = await shown(changed)
         return answer(document)
@@ -64,20 +74,27 @@ def router(management: Management, prefix: str) -> APIRouter:
     return routes
 
 
-async def documents_of(spend: SpendReader, *users: UserInfo) -> list[dict[str, Any]]:
+def new_user(body: NewUserBody) -> NewUser:
+    return NewUser(**{**body.model_dump(), "limits": limits_of(body.limits)})
+
+
+def change_of(body: UserChangeBody) -> UserChange:
+    limits = None if body.limits is None else limits_of(body.limits)
+    return UserChange(**{**body.model_dump(), "limits": limits})
+
+
+async def documents_of(spend: CountedSpend, *users: UserInfo) -> list[dict[str, Any]]:
     """Raises what the reader of spend raises."""
-    spent = await spend.spent([user.spender for user in users])
-    return [
-        {**_common(user), "spend": number(amount)}
-        for user, amount in zip(users, spent, strict=True)
-    ]
+    found = await spend.of_users(users)
+    return [_document(user, money) for user, money in zip(users, found, strict=True)]
 
 
-def _common(user: UserInfo) -> dict[str, Any]:
-    """Otari's members but `spend`, those its later clients insist on, then our own."""
+def _document(user: UserInfo, money: Money) -> dict[str, Any]:
+    """Otari's members, those its later clients insist on, then our own."""
     return {
         "user_id": user.user_id,
         "alias": user.alias,
+        "spend": number(money.spent),
         "budget_id": None if user.budget_id is None else str(user.budget_id),
         "budget_started_at": moment(user.budget_started_at),
         "next_budget_reset_at": moment(user.next_budget_reset_at),
@@ -85,11 +102,12 @@ def _common(user: UserInfo) -> dict[str, Any]:
         "created_at": moment(user.created_at),
         "updated_at": moment(user.updated_at),
         "metadata": user.metadata,
-        # Nothing is held yet, and no budget counts requests or tokens.
-        "reserved": 0,
+        "reserved": number(money.held),
+        # No budget counts requests or tokens.
         "reserved_requests": 0,
         "reserved_tokens": 0,
         "current_requests": 0,
         "current_tokens": 0,
         "tenant": user.tenant,
+        "limits": msgspec.structs.asdict(user.limits),
     }

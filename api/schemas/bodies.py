@@ -143,6 +143,7 @@ class KeyChangeBody(BaseModel):
     ip_allow_list: Networks | None = Field(
         None, description="Addresses and networks; `[]` allows every address again."
     )
+    budget_id: Name | None = Field(None, description="Naming one starts its window anew.")
 
 
 class NewKeyBody(BaseModel):
@@ -161,6 +162,7 @@ class NewKeyBody(BaseModel):
     )
     limits: LimitsBody = LimitsBody()
     ip_allow_list: Networks = []
+    budget_id: Name | None = Field(None, description="A budget of its own, beside its user's.")
 
 
 class RotationBody(BaseModel):
@@ -174,6 +176,7 @@ class NewUserBody(BaseModel):
     blocked: bool = False
     metadata: Metadata = {}
     tenant: Given = DEFAULT_TENANT
+    limits: LimitsBody = LimitsBody()
 
 
 class UserChangeBody(BaseModel):
@@ -183,10 +186,14 @@ class UserChangeBody(BaseModel):
     budget_id: Name | None = None
     blocked: bool | None = None
     metadata: Metadata | None = None
+    limits: LimitsBody | None = Field(None, description="Replaced whole.")
 
 
 class BudgetBody(BaseModel):
     max_budget: Usd | None = None
+    soft_budget: Usd | None = Field(
+        None, description="From here on answers carry a warning; not more than `max_budget`."
+    )
     budget_duration_sec: Positive | None = None
 
 

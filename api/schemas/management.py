@@ -23,6 +23,18 @@ def _object(properties: Json) -> Json:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+_LIMITS = _object(
+    {
+        "requests_per_minute": MAYBE_INTEGER,
+        "tokens_per_minute": MAYBE_INTEGER,
+        "concurrent": MAYBE_INTEGER,
+    }
+)
+_BUDGET: Json = {
+    "budget_id": MAYBE_STRING,
+    "budget_started_at": MAYBE_MOMENT,
+    "next_budget_reset_at": MAYBE_MOMENT,
+}
 _KEY: Json = {
     "id": STRING,
     "key_name": MAYBE_STRING,
@@ -40,40 +52,37 @@ _KEY: Json = {
     "best_lane": {"enum": ["priority", "default", "flex", "batch"]},
     "allowed_models": {"type": ["array", "null"], "items": STRING},
     "user_field": {"enum": ["attribute", "bill"]},
-    "limits": _object(
-        {
-            "requests_per_minute": MAYBE_INTEGER,
-            "tokens_per_minute": MAYBE_INTEGER,
-            "concurrent": MAYBE_INTEGER,
-        }
-    ),
+    "limits": _LIMITS,
     "ip_allow_list": STRINGS,
     "previous_valid_until": {
         **MAYBE_MOMENT,
         "description": "Until when the secret before the last rotation works too.",
     },
+    **_BUDGET,
 }
-KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT})
+_MONEY: Json = {
+    "spend": {**NUMBER, "description": "US dollars."},
+    "reserved": {**NUMBER, "description": "Held for calls that run."},
+}
+KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT, **_MONEY})
 NEW_KEY: Json = _object({**_KEY, "key": {**STRING, "description": "Shown this once."}})
 
 USER: Json = _object(
     {
         "user_id": STRING,
         "alias": MAYBE_STRING,
-        "spend": {**NUMBER, "description": "US dollars."},
-        "budget_id": MAYBE_STRING,
-        "budget_started_at": MAYBE_MOMENT,
-        "next_budget_reset_at": MAYBE_MOMENT,
+        **_MONEY,
+        **_BUDGET,
         "blocked": BOOLEAN,
         "created_at": MOMENT,
         "updated_at": MOMENT,
         "metadata": OBJECT,
-        "reserved": {**NUMBER, "description": "Held for calls that run."},
         "reserved_requests": COUNTER,
         "reserved_tokens": COUNTER,
         "current_requests": {**COUNTER, "description": "Against a limit of a budget's."},
         "current_tokens": COUNTER,
         "tenant": STRING,
+        "limits": _LIMITS,
     }
 )
 
@@ -85,6 +94,7 @@ BUDGET: Json = _object(
         "created_at": MOMENT,
         "updated_at": MOMENT,
         "tenant": STRING,
+        "soft_budget": {**MAYBE_NUMBER, "description": "From here on answers carry a warning."},
     }
 )
 

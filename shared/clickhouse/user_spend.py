@@ -1,4 +1,4 @@
-"""What users have spent: the sum of their spend rows, also of those that are no longer kept."""
+"""What users and keys have spent: the sum of their rows, also of those that are no longer kept."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.rollups import HOURLY
 from shared.clickhouse.spend import FOLDED
 from shared.money import ZERO
-from shared.spend import Spender, SpendReader
+from shared.spend import KeySpender, Spender, SpendReader
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -43,7 +43,11 @@ _OF_USERS = _sums(
     # Parallel arrays, because each user's spend has a beginning of its own.
     "{since:Array(Int64)}[indexOf({users:Array(String)}, user)]",
 )
-_OF_KEY = _sums("key_id", "key_id = {key:String}", "{since:Int64}")
+_OF_KEYS = _sums(
+    "key_id",
+    "has({keys:Array(String)}, key_id)",
+    "{since:Array(Int64)}[indexOf({keys:Array(String)}, key_id)]",
+)
 
 
 class UserSpend(SpendReader):
@@ -67,9 +71,19 @@ class UserSpend(SpendReader):
 
     @override
     async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        parameters = {"key": key_id, "since": _micros(since)}
-        found = await self._clickhouse.query(_OF_KEY, parameters)
-        return Decimal(found[0][1]) if found else ZERO
+        [total] = await self.spent_by_keys([KeySpender(key_id, since)])
+        return total
+
+    @override
+    async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
+        if not keys:
+            return []
+        parameters = {
+            "keys": [one.key_id for one in keys],
+            "since": [_micros(one.since) for one in keys],
+        }
+        sums = dict(await self._clickhouse.query(_OF_KEYS, parameters))
+        return [sums.get(one.key_id, ZERO) for one in keys]
 
 
 def _parameters(tenant: str, spenders: Sequence[Spender]) -> dict[str, object]:

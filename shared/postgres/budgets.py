@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.caller import DEFAULT_TENANT
-from shared.clock import Clock
-from shared.errors import NotFound
+from shared.clock import Clock, utc
+from shared.errors import InvalidRequest, NotFound
 from shared.postgres.audit import Actor, Change, record
 from shared.postgres.tables import budgets
 
@@ -24,6 +24,8 @@ class BudgetTerms(msgspec.Struct, frozen=True, kw_only=True):
 
     max_budget: Decimal | None = None
     """US dollars; None: no limit."""
+    soft_budget: Decimal | None = None
+    """US dollars, not more than the most; None: no warning."""
     budget_duration_sec: int | None = None
     """None: spend is never reset."""
 
@@ -32,6 +34,7 @@ class BudgetInfo(msgspec.Struct, frozen=True, kw_only=True):
     budget_id: uuid.UUID
     tenant: str
     max_budget: Decimal | None
+    soft_budget: Decimal | None
     budget_duration_sec: int | None
     created_at: datetime
     updated_at: datetime
@@ -52,6 +55,8 @@ class BudgetStore:
     async def create(
         self, terms: BudgetTerms, actor: Actor, *, tenant: str = DEFAULT_TENANT
     ) -> BudgetInfo:
+        """Raises InvalidRequest."""
+        _check(terms.soft_budget, terms.max_budget)
         budget_id = uuid.UUID(bytes=uuid_utils.uuid7().bytes)
         made = (
             insert(budgets)
@@ -80,12 +85,16 @@ class BudgetStore:
             return [_info(row) for row in rows]
 
     async def update(self, budget_id: str, terms: BudgetTerms, actor: Actor) -> BudgetInfo:
-        """Running windows keep their end. Raises NotFound."""
+        """Running windows keep their end. Raises NotFound, InvalidRequest."""
         given = {k: v for k, v in msgspec.structs.asdict(terms).items() if v is not None}
         async with self._engine.begin() as connection:
             before = await find_budget(connection, budget_id, to_change=True)
             if not given:
                 return before
+            _check(
+                given.get("soft_budget", before.soft_budget),
+                given.get("max_budget", before.max_budget),
+            )
             changed = (
                 update(budgets)
                 .where(budgets.c.budget_id == before.budget_id)
@@ -133,6 +142,26 @@ async def find_budget(
     if row is None:
         raise NotFound(f"Budget with id '{budget_id}' not found", code="budget_not_found")
     return _info(row)
+
+
+async def new_window(
+    connection: AsyncConnection, *, tenant: str, budget_id: str, now: float
+) -> dict[str, Any]:
+    """The columns of whoever is given this budget: a window that starts now, with the spend kept.
+
+    Raises NotFound.
+    """
+    budget = await find_budget(connection, budget_id, tenant=tenant)
+    return {
+        "budget_id": budget.budget_id,
+        "budget_started_at": utc(now),
+        "next_budget_reset_at": budget.next_reset(utc(now)),
+    }
+
+
+def _check(soft: Decimal | None, most: Decimal | None) -> None:
+    if soft is not None and most is not None and soft > most:
+        raise InvalidRequest("soft_budget is more than max_budget", param="soft_budget")
 
 
 def parse_uuid(text: str) -> uuid.UUID | None:

@@ -20,7 +20,7 @@ from shared.clock import Clock, utc
 from shared.errors import NotFound
 from shared.postgres.accounts import account_columns, budget_in, key_account, user_account
 from shared.postgres.audit import GATEWAY, Actor, Change, record
-from shared.postgres.budgets import parse_uuid
+from shared.postgres.budgets import new_window, parse_uuid
 from shared.postgres.tables import api_keys, budgets, users
 from shared.postgres.users import COLUMNS as USER_COLUMNS
 from shared.postgres.users import info_of as user_of
@@ -49,6 +49,8 @@ class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: RateLimits = RateLimits()
     ip_allow_list: Sequence[str] = ()
     """Networks; empty: from everywhere."""
+    budget_id: str | None = None
+    """A budget of its own, beside its user's."""
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     user_field: str | None = None
     limits: RateLimits | None = None
     ip_allow_list: Sequence[str] | None = None
+    budget_id: str | None = None
+    """Naming one, the present one too, starts a window and keeps the spend."""
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +91,10 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     ip_allow_list: list[str]
     previous_valid_until: datetime | None
     """Until when the secret before the last rotation works too."""
+    budget_id: uuid.UUID | None
+    budget_started_at: datetime | None
+    next_budget_reset_at: datetime | None
+    spend_since: datetime | None
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,17 +130,18 @@ class KeyStore:
         """The key in the clear, for the only time, and what is known of it.
 
         A `key` minted before may be given; a public id that exists raises IntegrityError. Raises
-        NotFound for a user that was deleted.
+        NotFound for a user that was deleted, and for the budget.
         """
         options = options or KeyOptions()
         key = key or ApiKey.mint()
         key_id = uuid.UUID(bytes=uuid_utils.uuid7().bytes)
         user_id = options.user_id or f"apikey-{key_id}"
         async with self._engine.begin() as connection:
+            window = await self._window(connection, options.tenant, options.budget_id)
             await self._ensure_user(connection, options, user_id, actor)
             row = await connection.execute(
                 insert(api_keys)
-                .values(id=key_id, user_id=user_id, **_columns(options, key))
+                .values(id=key_id, user_id=user_id, **_columns(options, key), **window)
                 .returning(*_INFO)
             )
             info = _info(row.one())
@@ -213,9 +222,9 @@ class KeyStore:
             return await connection.scalar(select(api_keys.c.id).limit(1)) is not None
 
     async def update(self, key_id: str, change: KeyChange, actor: Actor) -> KeyInfo:
-        """Seen everywhere within a second. Raises NotFound."""
+        """Seen everywhere within a second. Raises NotFound, for the key and for the budget."""
         given = _changed_columns(change)
-        return await self._change(key_id, given, actor, "key.update")
+        return await self._change(key_id, given, actor, "key.update", budget_id=change.budget_id)
 
     async def rotate(
         self, key_id: str, actor: Actor, *, overlap: timedelta = timedelta(0)
@@ -247,21 +256,37 @@ class KeyStore:
             await self._record(connection, actor, "key.delete", before=before)
 
     async def _change(
-        self, key_id: str, columns: Mapping[str, Any], actor: Actor, action: str
+        self,
+        key_id: str,
+        columns: Mapping[str, Any],
+        actor: Actor,
+        action: str,
+        *,
+        budget_id: str | None = None,
     ) -> KeyInfo:
         async with self._engine.begin() as connection:
             before = await _find(connection, key_id, to_change=True)
-            if not columns:
+            changed = {**columns, **await self._window(connection, before.tenant, budget_id)}
+            if not changed:
                 return before
             row = await connection.execute(
                 update(api_keys)
                 .where(api_keys.c.id == before.id)
-                .values(**columns)
+                .values(**changed)
                 .returning(*_INFO)
             )
             after = _info(row.one())
             await self._record(connection, actor, action, before=before, after=after)
             return after
+
+    async def _window(
+        self, connection: AsyncConnection, tenant: str, budget_id: str | None
+    ) -> dict[str, Any]:
+        """The columns that a budget sets; empty without one."""
+        if budget_id is None:
+            return {}
+        now = self._clock.now()
+        return await new_window(connection, tenant=tenant, budget_id=budget_id, now=now)
 
     async def _record(
         self,
@@ -354,6 +379,7 @@ def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
 
 def _changed_columns(change: KeyChange) -> dict[str, Any]:
     given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not None}
+    given.pop("budget_id", None)  # comes with its window
     if change.scopes is not None:
         given["scopes"] = sorted(change.scopes)
     if change.allowed_models is not None:

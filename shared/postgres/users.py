@@ -10,13 +10,13 @@ from sqlalchemy import Row, exists, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shared.account import Account
+from shared.account import Account, RateLimits
 from shared.caller import DEFAULT_TENANT
 from shared.clock import Clock, utc
 from shared.errors import Conflict, NotFound
 from shared.postgres.accounts import account_columns, budget_in, user_account
 from shared.postgres.audit import Actor, Change, record
-from shared.postgres.budgets import find_budget
+from shared.postgres.budgets import new_window
 from shared.postgres.tables import api_keys, budgets, users
 from shared.spend import Spender
 
@@ -33,6 +33,7 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True):
     budget_id: str | None = None
     blocked: bool = False
     metadata: Mapping[str, Any] = {}
+    limits: RateLimits = RateLimits()
 
 
 class UserChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,8 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True):
     """Naming one, the present one too, starts a window and keeps the spend."""
     blocked: bool | None = None
     metadata: Mapping[str, Any] | None = None
+    limits: RateLimits | None = None
+    """Replaced whole."""
 
 
 class UserInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class UserInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any]
+    limits: RateLimits
 
     @property
     def spender(self) -> Spender:
@@ -89,6 +93,7 @@ class UserStore:
                 "alias": new.alias,
                 "blocked": new.blocked,
                 "metadata": dict(new.metadata),
+                "limits": new.limits,
                 **await self._window(connection, new.tenant, new.budget_id),
             }
             made = (
@@ -204,12 +209,8 @@ class UserStore:
         """The columns of a window of this budget that starts now; all empty without one."""
         if budget_id is None:
             return {"budget_id": None, "budget_started_at": None, "next_budget_reset_at": None}
-        budget, now = await find_budget(connection, budget_id, tenant=tenant), self._clock.now()
-        return {
-            "budget_id": budget.budget_id,
-            "budget_started_at": utc(now),
-            "next_budget_reset_at": budget.next_reset(utc(now)),
-        }
+        now = self._clock.now()
+        return await new_window(connection, tenant=tenant, budget_id=budget_id, now=now)
 
     async def _record(
         self,
@@ -230,7 +231,8 @@ COLUMNS = [users.c[name] for name in UserInfo.__struct_fields__]
 
 
 def info_of(row: Row[Any]) -> UserInfo:
-    return UserInfo(**row._mapping)
+    limits = msgspec.convert(row.limits, RateLimits)
+    return UserInfo(**{**row._mapping, "limits": limits})
 
 
 _RECORDS = (

@@ -292,12 +292,16 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def open_client(url: str, *, name: str, seconds: float = 10.0) -> Any:
-    """A client that is connected, for the length of a block."""
+    """A client that is connected, for the length of a block. What the block raises comes out as it
+    is; where there is no server, TimeoutError."""
     client = Client(url, name=name)
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(client.run())
-        try:
-            await client.connected(seconds)
-            yield client
-        finally:
-            running.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(client.run())
+            try:
+                await client.connected(seconds)
+                yield client
+            finally:
+                running.cancel()
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # the group has no other task that could raise

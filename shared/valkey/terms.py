@@ -83,6 +83,10 @@ def _budget(budget: Budget) -> tuple[Any, ...]:
     )
 
 
+def pack_budget(budget: Budget) -> bytes:
+    return _pack(_budget(budget))
+
+
 def read_standing(told: Sequence[Any]) -> Standing:
     requests, tokens, soft = told
     return Standing(_left(requests), _left(tokens), tuple(map(int, soft)) if soft else None)  # type: ignore[arg-type]

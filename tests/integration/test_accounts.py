@@ -10,7 +10,7 @@ from shared.catalog import QueueLimits
 from shared.errors import Internal, NotPermitted, TooManyRequests
 from shared.hold import Hold
 from shared.spend import Charge, charge_of, encode_row
-from shared.valkey.accounts import Accounts, Money
+from shared.valkey.accounts import Accounts
 from shared.valkey.admission import Admitted
 from shared.valkey.inbox import Ending
 from shared.valkey.lane import Claim
@@ -88,8 +88,8 @@ class Bank:
 
     async def money(self, account: Account) -> tuple[int, int]:
         """Spent and held, in nano-dollars."""
-        (found,) = await self.accounts.money(self.queue.client, [account.suffix])
-        assert isinstance(found, Money)
+        (found,) = await self.accounts.counted(self.queue.client, [account.suffix])
+        assert found.spent is not None
         return int(found.spent.scaleb(9)), int(found.held.scaleb(9))
 
     async def events(self) -> list[dict[str, str]]:
@@ -341,10 +341,10 @@ async def test_a_load_waits_for_the_rows_that_were_written_before_it(bank: Bank)
     await bank.settle(await bank.claim(), nano=7)
     load = await bank.accounts.begin_load(client, account.suffix, job_seconds=60)
     assert load is not None
-    assert not await bank.accounts.has_drained(client, load)
+    assert not await bank.accounts.has_drained(client, load.last_row)
     entries = await client.call(b"XRANGE", bank.queue.keys.spend, b"-", b"+")
     await client.call(b"XDEL", bank.queue.keys.spend, entries[0][0])
-    assert await bank.accounts.has_drained(client, load)
+    assert await bank.accounts.has_drained(client, load.last_row)
 
 
 async def test_rows_written_after_a_load_began_do_not_hold_it_up(bank: Bank) -> None:
@@ -353,7 +353,7 @@ async def test_rows_written_after_a_load_began_do_not_hold_it_up(bank: Bank) -> 
     assert load is not None
     await bank.queue.admit(a_header(user="another"))
     await bank.settle(await bank.claim(), nano=7)
-    assert await bank.accounts.has_drained(client, load)
+    assert await bank.accounts.has_drained(client, load.last_row)
 
 
 async def test_a_load_begins_again_when_something_was_charged_meanwhile(bank: Bank) -> None:

@@ -447,3 +447,33 @@ async def test_usage_behind_an_id_is_the_usage_of_the_user_before_it(client):
     assert (await client.delete("/v1/users/a/usage")).status_code == 204
     assert (await client.get("/v1/users/%00")).status_code == 422
     assert (await client.get("/v1/users/%00/usage")).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_budgets_of_keys_soft_limits_and_limits_of_users_are_managed(client, prefix):
+    budget = await made(client, f"{prefix}/budgets", max_budget=2, soft_budget=1.5)
+    assert (budget["max_budget"], budget["soft_budget"]) == (2, 1.5)
+    path = f"{prefix}/budgets/{budget['budget_id']}"
+    too_soft = await client.patch(path, json={"soft_budget": 2.5})
+    assert_refused(too_soft, 400, "soft_budget is more than max_budget")
+    user = await made(client, f"{prefix}/users", user_id="u1", limits={"concurrent": 3})
+    limits = {"requests_per_minute": None, "tokens_per_minute": None, "concurrent": 3}
+    assert user["limits"] == limits
+    nulls = {"limits": None, "alias": None}
+    assert (await client.patch(f"{prefix}/users/u1", json=nulls)).json() == user
+    freed = await client.patch(f"{prefix}/users/u1", json={"limits": {}})
+    assert freed.json()["limits"] == dict.fromkeys(limits)
+
+    key = await made(client, f"{prefix}/keys", budget_id=budget["budget_id"])
+    assert key["budget_id"] == budget["budget_id"]
+    assert (key["budget_started_at"] is None, key["next_budget_reset_at"]) == (False, None)
+    info = (await client.get(f"{prefix}/keys/{key['id']}")).json()
+    same = (await client.patch(f"{prefix}/keys/{key['id']}", json={"budget_id": None})).json()
+    assert same == info
+    theirs = await made(client, f"{prefix}/budgets", tenant="theirs")
+    text = f"Budget with id '{theirs['budget_id']}' not found"
+    for answer in (
+        await client.post(f"{prefix}/keys", json={"budget_id": theirs["budget_id"]}),
+        await client.patch(f"{prefix}/keys/{key['id']}", json={"budget_id": theirs["budget_id"]}),
+    ):
+        assert_refused(answer, 404, text)

@@ -95,6 +95,6 @@ async def test_an_answer_that_takes_long_to_arrive_is_waited_for(server: SlowSer
 
 
 async def test_a_server_that_says_nothing_is_left(server: SlowServer) -> None:
-    with capture_logs() as logs, pytest.RaisesGroup(AnswerLost):
+    with capture_logs() as logs, pytest.raises(AnswerLost):
         await ask(server)
     assert "valkey_silent" in [line["action"] for line in logs]

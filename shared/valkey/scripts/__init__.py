@@ -40,6 +40,7 @@ CANCEL = Script("cancel.v1", uses=(LIMITS, ACCOUNTS))
 EXTEND_HOLD = Script("extend_hold.v1")
 BEGIN_LOAD = Script("begin_load.v1")
 FINISH_LOAD = Script("finish_load.v1")
+RESET_ACCOUNT = Script("reset_account.v1", uses=(LIMITS, ADMISSION))
 NOTIFY = Script("notify.v1")
 HEARTBEAT = Script("heartbeat.v1", uses=(SERVER_AGE,))
 RECLAIM = Script("reclaim.v1", uses=(SERVER_AGE,))
@@ -55,5 +56,5 @@ ALL = (
     *(ADMIT, ATTEMPT, POST, SETTLE, CANCEL, NOTIFY),
     *(HEARTBEAT, RECLAIM, GIVE_BACK, BURY, RENEW_INBOX),
     *(APPEND_CHUNK, TAKE_CHUNK, DROP_UPLOAD, CACHE_PUT),
-    *(PROBE, EXTEND_HOLD, BEGIN_LOAD, FINISH_LOAD),
+    *(PROBE, EXTEND_HOLD, BEGIN_LOAD, FINISH_LOAD, RESET_ACCOUNT),
 )

@@ -28,6 +28,10 @@ def a_key(**changes: Any) -> KeyInfo:
         "limits": RateLimits(),
         "ip_allow_list": [],
         "previous_valid_until": None,
+        "budget_id": None,
+        "budget_started_at": None,
+        "next_budget_reset_at": None,
+        "spend_since": None,
     }
     return KeyInfo(**{**values, **changes})
 
