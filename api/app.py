@@ -49,6 +49,7 @@ from shared.postgres.engine import is_up, make_engine
 from shared.postgres.keys import KeyStore
 from shared.postgres.pricing import PriceStore
 from shared.postgres.users import UserStore
+from shared.postgres.windows import WindowStore
 from shared.seal import Seal
 from shared.settings import KNOWN_DEFAULT_MASTER_KEYS, Settings
 from shared.valkey.process_metrics import ProcessMetrics
@@ -180,6 +181,7 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             price_book=price_book,
             audit=AuditLog(engine),
             spend=CountedSpend(gate.queue_of, UserSpend(clickhouse)),
+            windows=WindowStore(engine),
         ),
         availability=Availability(settings.secret),
         checks=StoreChecks(checks, clock),

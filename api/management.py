@@ -1,7 +1,7 @@
 """What the management routes stand on: their stores, who may call them, and numbers as written."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,6 +30,7 @@ from shared.postgres.engine import STORE_ERRORS
 from shared.postgres.keys import KeyStore
 from shared.postgres.pricing import PriceStore
 from shared.postgres.users import UserStore
+from shared.postgres.windows import ResetInfo, WindowStore
 
 NO_CONTENT = 204
 MASTER = "master"
@@ -52,6 +53,7 @@ class Management:
     price_book: PriceBook
     audit: AuditLog
     spend: CountedSpend
+    windows: WindowStore
 
 
 class ExactRequest(Request):
@@ -117,6 +119,20 @@ def answer(document: Any) -> Response:
 
 def nothing() -> Response:
     return Response(status_code=NO_CONTENT)
+
+
+def resets_of(history: Sequence[ResetInfo]) -> list[dict[str, Any]]:
+    return [
+        {
+            "user_id": one.user_id,
+            "key_id": one.key_id or None,
+            "budget_id": str(one.budget_id),
+            "previous_spend": number(one.previous_spend),
+            "reset_at": moment(one.reset_at),
+            "next_reset_at": moment(one.next_reset_at),
+        }
+        for one in history
+    ]
 
 
 def limits_of(body: LimitsBody) -> RateLimits:

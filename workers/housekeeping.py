@@ -23,6 +23,8 @@ CHORE_SECONDS = 50
 TEN_SECONDS = set(range(0, 60, 10))
 TEN_SECONDS_LATER = set(range(5, 60, 10))
 """Chores of one rhythm take turns."""
+HALF_MINUTES = {8, 38}
+HALF_MINUTES_LATER = {18, 48}
 FIVE_MINUTES = set(range(0, 60, 5))
 
 Answer = TypeVar("Answer")
@@ -40,7 +42,6 @@ class Housekeeping:
         self._keeper = housekeeper
         self._metrics = metrics
         self._buried: Buried | None = None
-        self._orphans: list[str] = []
 
     def jobs(self) -> list[CronJob]:
         """arq's schedule. `unique`: of several background processes one does each round."""
@@ -49,7 +50,8 @@ class Housekeeping:
             _at(self.sweep_uploads, second=TEN_SECONDS_LATER),
             _at(self.trim_streams, second=15),
             _at(self.report_buried, second=25),
-            _at(self.report_orphans, second=35, minute=FIVE_MINUTES),
+            _at(self.sweep_orphans, second=HALF_MINUTES),
+            _at(self.sweep_stranded, second=HALF_MINUTES_LATER),
             _at(self.forget_consumers, second=45, minute=FIVE_MINUTES),
             _at(self.forget_processes, second=55),
         ]
@@ -83,18 +85,20 @@ class Housekeeping:
             )
             self._buried = buried
 
-    async def report_orphans(self, _ctx: dict[str, Any]) -> None:
-        """Once for each change; only reported, since each one is a bug to be understood."""
-        orphans = await _asked("orphans", self._keeper.orphaned_jobs)
-        if orphans and orphans != self._orphans:
+    async def sweep_orphans(self, _ctx: dict[str, Any]) -> None:
+        """Each one is told of as an error, since it is a bug to be understood."""
+        orphans = await _asked("orphans", self._keeper.sweep_orphans)
+        if orphans:
+            self._metrics.housekeeping.labels("orphans").inc(len(orphans))
             log.error(
-                "Job states are left whose entry is in no lane",
+                "Job states were left whose entry was in no lane; what they held is released",
                 action="jobs_orphaned",
                 count=len(orphans),
                 request_ids=orphans[:10],
             )
-        if orphans is not None:
-            self._orphans = orphans
+
+    async def sweep_stranded(self, _ctx: dict[str, Any]) -> None:
+        await self._count("stranded", lambda: self._keeper.sweep_stranded(self._clock.now()))
 
     async def _count(self, kind: str, chore: Callable[[], Awaitable[int]]) -> None:
         done = await _asked(kind, chore)

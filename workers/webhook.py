@@ -94,7 +94,7 @@ class Webhook:
             pass  # told below, with the reason of the attempt before
         self._is_failing = True
         log.warning(
-            "A webhook was given up", action="webhook_failed", event=message_id, reason=reason
+            "A webhook was given up", action="webhook_failed", message_id=message_id, reason=reason
         )
         return "failed"
 

@@ -18,6 +18,7 @@ from api.cli.options import (
 )
 from api.cli.secrets import new_seal_key
 from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table, with_spend
+from api.management import resets_of
 from api.routes.keys import change_of, documents_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
@@ -28,6 +29,7 @@ from shared.postgres.audit import CLI
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.keys import KeyInfo, KeyStore
+from shared.postgres.windows import ResetInfo, WindowStore
 
 HEAD = ("key", "state", "tenant", "user", "lane", "models", "scopes", "expires", "used", "name")
 
@@ -76,7 +78,8 @@ def add_to(app: typer.Typer) -> None:
     )
     for name, command in (
         ("create", create), ("list", list_keys), ("show", show_key), ("update", update),
-        ("rotate", rotate), ("revoke", revoke), ("delete", delete), ("seal", seal),
+        ("rotate", rotate), ("revoke", revoke), ("delete", delete),
+        ("resets", resets), ("seal", seal),
     ):  # fmt: skip
         family.command(name)(command)
     app.add_typer(family, name="keys")
@@ -213,6 +216,17 @@ def delete(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     key_id = _key_id(key)
     in_store(data_dir, lambda engine: KeyStore(engine, CLOCK).delete(key_id, CLI))
     typer.echo(f"{key_id} is deleted")
+
+
+def resets(key: Key, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """List the windows of a key's own budgets that have ended, the newest first."""
+    key_id = _key_id(key)
+
+    async def ask(engine: Engine) -> list[ResetInfo]:
+        found, store = await KeyStore(engine, CLOCK).get(key_id), WindowStore(engine)
+        return await pages(lambda skip: store.history_of_key(found, skip=skip, limit=PAGE))
+
+    show(resets_of(in_store(data_dir, ask)))
 
 
 def seal() -> None:

@@ -14,12 +14,14 @@ from api.cli.options import (
     limits_given,
 )
 from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table, with_spend
+from api.management import resets_of
 from api.routes.users import change_of, documents_of, new_user
 from api.schemas.bodies import NewUserBody, UserChangeBody
 from shared.caller import DEFAULT_TENANT
 from shared.postgres.audit import CLI
 from shared.postgres.engine import Engine
 from shared.postgres.users import UserInfo, UserStore
+from shared.postgres.windows import ResetInfo, WindowStore
 
 UserId = Annotated[str, typer.Argument(help="The user's id.")]
 Tenant = Annotated[str, typer.Option(help="The tenant the user belongs to.")]
@@ -34,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
     family = typer.Typer(help="Make, list, change and delete users.", no_args_is_help=True)
     for name, command in (
         ("list", list_users), ("show", show_user), ("create", create),
-        ("update", update), ("delete", delete),
+        ("update", update), ("delete", delete), ("resets", resets),
     ):  # fmt: skip
         family.command(name)(command)
     app.add_typer(family, name="users")
@@ -122,6 +124,20 @@ def update(
         data_dir, lambda engine: UserStore(engine, CLOCK).update(user, change, CLI, tenant=tenant)
     )
     typer.echo(f"{user} is changed")
+
+
+def resets(
+    user: UserId, *, tenant: Tenant = DEFAULT_TENANT, data_dir: DataDir = DEFAULT_DATA_DIR
+) -> None:
+    """List the windows of a user's budgets that have ended, the newest first."""
+
+    async def ask(engine: Engine) -> list[ResetInfo]:
+        store = WindowStore(engine)
+        return await pages(
+            lambda skip: store.history_of_user(user, tenant=tenant, skip=skip, limit=PAGE)
+        )
+
+    show(resets_of(in_store(data_dir, ask)))
 
 
 def delete(

@@ -17,6 +17,7 @@ from api.management import (
     moment,
     nothing,
     number,
+    resets_of,
     route_for,
 )
 from api.schemas.bodies import (
@@ -85,6 +86,14 @@ def router(management: Management, prefix: str) -> APIRouter:
         overlap = timedelta(seconds=body.overlap_seconds if body else 0)
         key, info = await keys.rotate(key_id, actor_of(request), overlap=overlap)
         return answer(_with_secret(key, info))
+
+    @routes.get("/{key_id}/budget-resets", **documented("key_resets", "BudgetResetList", "404"))
+    async def list_resets(key_id: InPath, skip: Skip = 0, limit: Limit = 100) -> Response:
+        """The windows of a key's own budgets that have ended, the newest first."""
+        key = await keys.get(key_id)
+        return answer(
+            resets_of(await management.windows.history_of_key(key, skip=skip, limit=limit))
+        )
 
     return routes
 

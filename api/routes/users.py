@@ -15,6 +15,7 @@ from api.management import (
     moment,
     nothing,
     number,
+    resets_of,
     route_for,
 )
 from api.schemas.bodies import InPath, Limit, NewUserBody, Skip, Tenant, UserChangeBody, Wanted
@@ -70,6 +71,16 @@ def router(management: Management, prefix: str) -> APIRouter:
         """Hide a user and make all their keys inactive. Their usage stays."""
         await users.delete(user_id, actor_of(request), tenant=tenant)
         return nothing()
+
+    @routes.get("/{user_id}/budget-resets", **documented("user_resets", "BudgetResetList", "404"))
+    async def list_resets(
+        user_id: InPath, tenant: Tenant = DEFAULT_TENANT, skip: Skip = 0, limit: Limit = 100
+    ) -> Response:
+        """The windows of a user's budgets that have ended, the newest first; of deleted users too."""
+        found = await management.windows.history_of_user(
+            user_id, tenant=tenant, skip=skip, limit=limit
+        )
+        return answer(resets_of(found))
 
     return routes
 

@@ -98,6 +98,17 @@ BUDGET: Json = _object(
     }
 )
 
+BUDGET_RESET: Json = _object(
+    {
+        "user_id": STRING,
+        "key_id": {**MAYBE_STRING, "description": "A key's public id; null: the user's own."},
+        "budget_id": STRING,
+        "previous_spend": NUMBER,
+        "reset_at": MOMENT,
+        "next_reset_at": MAYBE_MOMENT,
+    }
+)
+
 _RATES: Json = {
     "input_price_per_million": NUMBER,
     "output_price_per_million": NUMBER,
@@ -139,12 +150,13 @@ MANAGED: dict[str, Json] = {
     "NewKey": NEW_KEY,
     "User": USER,
     "Budget": BUDGET,
+    "BudgetReset": BUDGET_RESET,
     "Price": PRICE,
     "AuditEntry": AUDIT_ENTRY,
 }
 MANAGED |= {
     f"{name}List": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
-    for name in ("Key", "User", "Budget", "Price", "AuditEntry")
+    for name in ("Key", "User", "Budget", "BudgetReset", "Price", "AuditEntry")
 }
 
 

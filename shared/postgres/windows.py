@@ -15,6 +15,7 @@ from shared.errors import NotFound
 from shared.money import from_nano
 from shared.postgres.accounts import account_columns, budget_in
 from shared.postgres.budgets import parse_uuid
+from shared.postgres.keys import KeyInfo
 from shared.postgres.tables import api_keys, budget_resets, budgets, users
 
 NO_KEY = ""
@@ -125,10 +126,10 @@ class WindowStore:
             return await _history(connection, owner, skip=skip, limit=limit)
 
     async def history_of_key(
-        self, public_id: str, *, tenant: str, user_id: str, skip: int = 0, limit: int = 100
+        self, key: KeyInfo, *, skip: int = 0, limit: int = 100
     ) -> list[ResetInfo]:
         async with self._engine.connect() as connection:
-            owner = Owner(tenant, user_id, public_id)
+            owner = Owner(key.tenant, key.user_id, key.public_id)
             return await _history(connection, owner, skip=skip, limit=limit)
 
 

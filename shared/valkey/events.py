@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from shared.account import owner_of
 from shared.valkey.client import Client, CommandRefused
 from shared.valkey.keys import BACKGROUND_GROUP, ShardKeys
 
@@ -106,16 +107,11 @@ class EventStream:
     async def _read(self, keys: ShardKeys, entries: Sequence[Any]) -> list[Claimed]:
         found: list[Claimed] = []
         for entry, fields in entries:
-            texts = [field.decode() for field in fields]
             try:
-                event = msgspec.convert(
-                    dict(zip(texts[::2], texts[1::2], strict=True)), BudgetEvent, strict=False
-                )
-            except msgspec.ValidationError as error:
+                found.append(Claimed(keys.shard, entry, _event(fields)))
+            except (msgspec.ValidationError, ValueError) as error:
                 log.error("A budget event cannot be read", action="event_bad", error=str(error))
                 await self._end(keys, entry)
-            else:
-                found.append(Claimed(keys.shard, entry, event))
         return found
 
     async def _end(self, keys: ShardKeys, entry: bytes) -> None:
@@ -124,3 +120,12 @@ class EventStream:
         ended = self._client.call(b"XACK", keys.events, BACKGROUND_GROUP, entry)
         await deleted
         await ended
+
+
+def _event(fields: Sequence[bytes]) -> BudgetEvent:
+    """Raises ValidationError and ValueError."""
+    texts = [field.decode() for field in fields]
+    named = dict(zip(texts[::2], texts[1::2], strict=True))
+    event = msgspec.convert(named, BudgetEvent, strict=False)
+    owner_of(event.account)
+    return event

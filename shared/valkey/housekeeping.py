@@ -1,4 +1,4 @@
-"""What is left over in Valkey, found and taken away: inboxes, uploads, streams, consumers, notes.
+"""What is left over in Valkey, found and taken away: inboxes, uploads, jobs, streams, consumers, notes.
 
 Everything here may run at any time, twice, and beside the work itself. Whatever removes something
 looks and removes in one script, so that what comes back to life in between is left alone. All calls
@@ -6,7 +6,7 @@ raise ValkeyAway when Valkey cannot be asked.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from shared.valkey.plain import CALL_SECONDS, GroupGone, failures, plain_client
 from shared.valkey.processes import FORGET_SECONDS, decode_entry
 from shared.valkey.scripts import SERVER_AGE, UPLOADS, Script
 from shared.valkey.spend import FORGET_CONSUMER
+from shared.valkey.sweeper import Sweeper
 
 SWEEP_INBOX = Script("sweep_inbox.v1", uses=(SERVER_AGE,))
 SWEEP_UPLOAD = Script("sweep_upload.v1", uses=(UPLOADS,))
@@ -29,8 +30,6 @@ UPLOAD_QUIET_SECONDS = 600
 CONSUMER_IDLE_SECONDS = 3600
 KEPT_ENTRIES = 10_000
 """Of the buried jobs: enough to see what went wrong, bounded memory."""
-PAGE = 500
-"""Keys per SCAN page."""
 
 
 class Buried(msgspec.Struct, frozen=True):
@@ -47,6 +46,7 @@ class Housekeeper:
     def __init__(self, client: Redis, shards: Sequence[ShardKeys]) -> None:
         self._client = client
         self._shards = shards
+        self._sweeper = Sweeper(client, shards)
 
     @classmethod
     def connect(cls, url: str, shards: Sequence[ShardKeys], process: str) -> "Housekeeper":
@@ -135,36 +135,13 @@ class Housekeeper:
             return None
         return Buried(counts, newest[0].decode(), newest[1].decode(errors="replace"))
 
-    async def orphaned_jobs(self) -> list[str]:
-        """Request ids of job states whose entry is in no lane: nobody would ever end them."""
-        return [
-            request_id
-            for keys in self._shards
-            async for request_id in self._job_states(keys)
-            if await self._is_orphan(keys, request_id)
-        ]
+    async def sweep_orphans(self) -> list[str]:
+        """Ends jobs whose entry is in no lane; their request ids."""
+        return await self._sweeper.sweep_orphans()
 
-    async def _is_orphan(self, keys: ShardKeys, request_id: str) -> bool:
-        state = keys.job(request_id)
-        entry = await self._ask("HGET", state, "entry")
-        if entry is None:
-            return False
-        for lane in keys.lanes.values():
-            if await self._ask("XRANGE", lane, entry, entry):
-                return False
-        # The job may have ended, or moved to another entry, while we looked through the lanes.
-        return bool(await self._ask("HGET", state, "entry") == entry)
-
-    async def _job_states(self, keys: ShardKeys) -> AsyncIterator[str]:
-        prefix, cursor = keys.job(""), 0
-        while True:
-            cursor, page = await self._ask(
-                "SCAN", cursor, "MATCH", prefix + b"*", "COUNT", PAGE, "TYPE", "hash"
-            )
-            for key in page:
-                yield key[len(prefix) :].decode()
-            if not int(cursor):
-                return
+    async def sweep_stranded(self, now: float) -> int:
+        """Takes out late jobs that nobody has begun and nobody waits for; how many."""
+        return await self._sweeper.sweep_stranded(now)
 
     async def _members(self, name: bytes) -> list[bytes]:
         return list(await self._ask("SMEMBERS", name))

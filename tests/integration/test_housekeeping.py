@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from shared.job import LANES
 from shared.metrics import Metrics
 from shared.spend import encode_row
 from shared.valkey import housekeeping
@@ -155,27 +154,16 @@ async def test_buried_jobs_are_counted_over_all_shards(keeper: Housekeeper, valk
     assert await keeper.buried() == Buried(2, "5-0", "killed three workers")
 
 
-async def test_a_job_state_whose_entry_is_in_no_lane_is_an_orphan(
-    keeper: Housekeeper, valkey: Valkey
-) -> None:
-    for at, lane in enumerate(LANES):
-        entry = await valkey.xadd(KEYS.lane(lane), {"r": f"live-{at}"})
-        await valkey.hset(KEYS.job(f"live-{at}"), "entry", entry)
-    await valkey.hset(KEYS.job("lost"), "entry", "12-0")
-    assert await keeper.orphaned_jobs() == ["lost"]
-    assert await valkey.exists(KEYS.job("lost")) == 1
-
-
 async def test_what_is_found_is_reported_once_for_each_change(
     keeper: Housekeeper, valkey: Valkey
 ) -> None:
     chores = Housekeeping(keeper, Metrics())
     await valkey.xadd(KEYS.buried, {"r": "1", "reason": "it crashed"})
-    await valkey.hset(KEYS.job("lost"), "entry", "12-0")
+    await valkey.hset(KEYS.job("lost"), mapping={"entry": "12-0", "size": 0})
     with capture_logs() as logs:
         for _ in range(2):
             await chores.report_buried({})
-            await chores.report_orphans({})
+            await chores.sweep_orphans({})
         await valkey.xadd(KEYS.buried, {"r": "2", "reason": "again"})
         await chores.report_buried({})
     assert [(line["action"], line["count"]) for line in logs] == [
