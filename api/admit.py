@@ -1,6 +1,7 @@
 """Admits requests as jobs, and cancels them: the API's side of the queue."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from api.account_loader import AccountLoader
 from api.inbox import Inbox
 from api.waiter import Waiter, Word
+from shared.account import Account
 from shared.catalog import Catalog, QueueLimits
 from shared.clock import Clock
 from shared.errors import GatewayError, NotPermitted, Overloaded, TimedOut, TooManyRequests
@@ -27,6 +29,8 @@ MAX_CANCELS_WAITING = 100_000
 """Cancels kept while Valkey is away; beyond it the inbox lease ends the jobs anyway."""
 MOST_LOADS = 10
 """Of accounts, for one admission: each has two at most, and a window may be set anew meanwhile."""
+
+Ask = Callable[[], Awaitable[Admitted]]
 
 log = structlog.get_logger()
 
@@ -98,15 +102,20 @@ class Gate:
         sealed = self._seal.seal(body, b"job:" + header.request_id.encode())
         outcome = "error"
         try:
-            admitted = await self._loaded(shard, header, sealed, catalog, terms)
+            try:
+                admitted = await self._ask(shard, header, sealed, catalog.queue, terms)
+            except Unloaded as missing:
+                ask = partial(self._ask, shard, header, sealed, catalog.queue, terms)
+                admitted = await self._when_loaded(ask, shard, missing.account, catalog)
             outcome, waiter.standing = admitted
         except (Overloaded, TooManyRequests, NotPermitted) as error:
             outcome = error.code or "refused"
             self._count(error)
             raise
         except CommandRefused as error:
-            # Chiefly OOM: nothing was written.
+            # Chiefly OOM: then nothing was written. Otherwise nobody knows.
             log.error("An admission was refused", action="admission_refused", error=str(error))
+            self._cancel_later(shard, header)
             raise Overloaded("The queue cannot take the request.", code="queue_full") from error
         except asyncio.CancelledError:
             self.cancel(waiter, header)
@@ -123,15 +132,16 @@ class Gate:
         elif isinstance(error, NotPermitted):
             self._metrics.budget_exceeded.inc()
 
-    async def _loaded(
-        self, shard: Shard, header: JobHeader, sealed: bytes, catalog: Catalog, terms: Terms | None
+    async def _when_loaded(
+        self, ask: Ask, shard: Shard, account: Account, catalog: Catalog
     ) -> Admitted:
-        """Asks; where an account's spend is not known, loads it and asks again."""
+        """Where an account's spend is not known: loads it, and asks again."""
         for _ in range(MOST_LOADS):
+            await shard.loader.load(account, job_seconds=catalog.longest_seconds + 60)
             try:
-                return await self._ask(shard, header, sealed, catalog.queue, terms)
+                return await ask()
             except Unloaded as missing:
-                await shard.loader.load(missing.account, job_seconds=catalog.longest_seconds + 60)
+                account = missing.account
         raise Overloaded("What was spent cannot be read.", code="store_unavailable")
 
     async def _ask(
@@ -142,16 +152,15 @@ class Gate:
         limits: QueueLimits,
         terms: Terms | None,
     ) -> Admitted:
-        ask = partial(shard.admission.admit, shard.client, header, sealed, limits, terms)
         try:
-            return await ask()
+            return await shard.admission.admit(shard.client, header, sealed, limits, terms)
         except ValkeyAway:
             pass
         # The answer was lost, or there was no connection. Asking again is safe: the request id
         # makes the script let a job in once only.
         try:
             await shard.client.connected(ASK_AGAIN_SECONDS)
-            return await ask()
+            return await shard.admission.admit(shard.client, header, sealed, limits, terms)
         except (ValkeyAway, TimeoutError) as error:
             self._cancel_later(shard, header)
             raise Overloaded("The queue cannot be reached.", code="store_unavailable") from error

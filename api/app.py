@@ -17,6 +17,7 @@ from api import openapi, problems
 from api.access_log import AccessLog
 from api.admit import Gate
 from api.auth import Authenticator
+from api.billing import Billing
 from api.counted_spend import CountedSpend
 from api.drain import Drain
 from api.key_cache import KeyCache
@@ -32,6 +33,7 @@ from api.routes.uploads import UploadInference
 from api.services import Services
 from api.store_checks import Check, StoreChecks
 from api.upload import Uploads
+from api.user_cache import UserCache
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
@@ -46,7 +48,6 @@ from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import is_up, make_engine
 from shared.postgres.keys import KeyStore
 from shared.postgres.pricing import PriceStore
-from shared.postgres.user_lookup import UserLookup
 from shared.postgres.users import UserStore
 from shared.postgres.windows import WindowStore
 from shared.seal import Seal
@@ -107,6 +108,7 @@ def hot_routes(services: Services) -> dict[str, ASGIApp]:
     """The inference routes: raw ASGI, by exact path, under both of their names."""
     shared = Collaborators(
         authenticator=services.authenticator,
+        billing=services.billing,
         catalogs=services.catalogs,
         prices=services.prices,
         gate=services.gate,
@@ -130,7 +132,8 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
     engine = make_engine(settings.database_url.get_secret_value(), "api")
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     catalogs, key_store = CatalogWatch(CatalogStore(engine)), KeyStore(engine, clock)
-    key_cache, price_store = KeyCache(key_store, clock), PriceStore(engine, clock)
+    key_cache, user_store = KeyCache(key_store, clock), UserStore(engine, clock)
+    user_cache, price_store = UserCache(user_store, clock), PriceStore(engine, clock)
     price_book = PriceBook(price_store, clock)
     authenticator = Authenticator(
         keys=key_cache,
@@ -165,12 +168,14 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
         prices=price_book,
         keys=key_store,
         key_cache=key_cache,
+        user_cache=user_cache,
         authenticator=authenticator,
+        billing=Billing(user_cache),
         management=Management(
             authenticator=authenticator,
             catalog=catalogs,
             keys=key_store,
-            users=UserStore(engine, clock),
+            users=user_store,
             budgets=BudgetStore(engine, clock),
             prices=price_store,
             price_book=price_book,
@@ -270,7 +275,8 @@ def _include_routers(app: FastAPI, services: Services) -> None:
     ledger = usage.Usage(
         table=UsageTable(services.clickhouse),
         summary=UsageSummary(services.clickhouse),
-        users=UserLookup(services.engine),
+        users=services.management.users,
+        keys=services.keys,
     )
     for prefix in API_PREFIXES:
         app.include_router(usage.router(ledger, services.authenticator, prefix))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol
 
+from api.billing import blocked
 from api.key_cache import KeyCache
 from shared.api_key import is_secret, split
 from shared.caller import ANONYMOUS_CALLER, MASTER_CALLER, Caller
@@ -46,10 +47,10 @@ class Authenticator:
         self._clock = clock
 
     def cached(self, headers: Headers, address: str | None = None) -> Caller | None:
-        """The caller, where that is known without waiting; else None: ask `caller`.
+        """The caller, where that is known without waiting; else None: ask `identify`.
 
         `address` is the client's, see `address_of`; without one a key that is bound to networks is
-        refused. None also stands for every refusal. Meant for the hot path: try this, then await `caller`.
+        refused. None also stands for every refusal. Meant for the hot path: try this, then await `identify`.
         """
         if self._catalog.current.document.auth.mode == "open":
             return ANONYMOUS_CALLER
@@ -62,18 +63,22 @@ class Authenticator:
         record = self._keys.cached(parts[0])
         if record is None or not self._is_secret(parts[1], record):
             return None
-        if (
-            record.is_active
-            and not record.user_is_blocked
-            and not self._has_expired(record)
-            and _may_come_from(record, address)
-        ):
+        if record.is_active and not self._has_expired(record) and _may_come_from(record, address):
             return record.caller
         return None
 
     async def caller(self, headers: Headers, address: str | None = None) -> Caller:
-        """Raises NotAuthenticated, NotPermitted (a blocked user, a foreign address), Overloaded (no
-        store to ask).
+        """One who may go on. Raises what `identify` does, and NotPermitted for a blocked user."""
+        caller = await self.identify(headers, address)
+        if caller.user_is_blocked:
+            raise blocked(caller.user)
+        return caller
+
+    async def identify(self, headers: Headers, address: str | None = None) -> Caller:
+        """For those who look themselves whether the user is blocked, because other refusals of
+        theirs come first.
+
+        Raises NotAuthenticated, NotPermitted (a foreign address), Overloaded (no store to ask).
         """
         if self._catalog.current.document.auth.mode == "open":
             return ANONYMOUS_CALLER
@@ -122,8 +127,6 @@ class Authenticator:
             raise NotAuthenticated("API key is inactive")
         if self._has_expired(record):
             raise NotAuthenticated("API key has expired")
-        if record.user_is_blocked:
-            raise NotPermitted(f"User '{record.caller.user}' is blocked", code="user_blocked")
         if not _may_come_from(record, address):
             raise NotPermitted(
                 "This API key may not be used from this address.", code="address_not_allowed"

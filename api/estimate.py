@@ -15,7 +15,7 @@ from shared.dialects.request import InferenceRequest
 from shared.hold import AUDIO_BYTES_PER_SECOND, BYTES_PER_TOKEN, Bounds, Hold, round_up, worst_case
 from shared.job import JobHeader
 from shared.money import ZERO
-from shared.price import Price, price_key
+from shared.price import UNPRICED, Price, price_key
 from shared.usage import AUDIO_TOKENS_PER_SECOND
 from shared.valkey.terms import Terms
 from shared.variant import Aggregator, Variant
@@ -76,7 +76,8 @@ def _with_default(
 def size_of(request: InferenceRequest, body: bytes, *, generates: bool) -> Size:
     """Of a document."""
     cap = request.max_output if isinstance(request, ChatRequest) else None
-    return Size(len(body), body.count(b'"image_url"'), cap, generates)
+    named = body.count(b'"image_url"')  # by the type of a part, and by its member
+    return Size(len(body), (named + 1) // 2, cap, generates)
 
 
 def with_terms(
@@ -105,8 +106,8 @@ def estimate(catalog: Catalog, selection: Selection, size: Size, prices: Prices)
             cap = _output_cap(catalog, model, asked, size)
             bounds = _bounds(size, model, asked, cap, heard)
             found = list(_prices(model, selection.pinned_provider, prices))
-            costs += max((worst_case(price, bounds) for price in found), default=ZERO)
-            is_free = is_free and all(price.is_free for price in found)
+            costs += max((worst_case(price or UNPRICED, bounds) for price in found), default=ZERO)
+            is_free = is_free and all(price is not None and price.is_free for price in found)
             heard += cap  # the last of a panel reads what the others wrote
             caps.append(cap)
         if len(step) == 1:
@@ -168,7 +169,8 @@ def _added_bytes(asked: Variant | Aggregator | None) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
-def _prices(model: Model, pinned: str | None, prices: Prices) -> Iterator[Price]:
+def _prices(model: Model, pinned: str | None, prices: Prices) -> Iterator[Price | None]:
+    """None: nobody has said what it costs, so it does not count as free."""
     for route in model.providers:
         if pinned in (None, route.provider):
             known = prices.get(price_key(route.provider, route.upstream_model))

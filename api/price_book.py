@@ -1,7 +1,7 @@
 """All prices of the database that are in force or will be, kept in this process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -32,16 +32,16 @@ class PriceReader(Protocol):
     async def charged_from(self, at: datetime) -> list[DatedPrice]: ...
 
 
-class PriceBook:
-    """`start()` once, then keep `run()` running."""
+class DatedPrices:
+    """Rows of the database, to be asked what is in force at a time."""
 
-    def __init__(self, store: PriceReader, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
-        self._version: PriceVersion | None = None
+    def __init__(self, rows: Iterable[DatedPrice]) -> None:
         self._rows: dict[str, list[DatedPrice]] = {}
         """By key, the newest first."""
-        self._complaint = ""
+        for row in rows:
+            self._rows.setdefault(row.model_key, []).append(row)
+        for of_key in self._rows.values():
+            of_key.sort(key=lambda row: row.effective_at, reverse=True)
 
     @property
     def is_empty(self) -> bool:
@@ -55,26 +55,41 @@ class PriceBook:
                     return row.price
         return None
 
-    def created(self) -> dict[str, float]:
-        """Of every key with a price, one to come included: when its newest row was made."""
-        return {key: rows[0].created_at for key, rows in self._rows.items()}
-
-    def of(self, catalog: Catalog, selection: Selection, at: float) -> dict[str, Price]:
-        """For a job's header: by `price_key`, of every route it may take."""
-        if not self._rows:
-            return {}
-        found: dict[str, Price] = {}
-        for target in selection.reachable(catalog):
-            for route in target.model.providers:
-                price = self.of_route(route, target.name, at)
-                if price is not None:
-                    found[price_key(route.provider, route.upstream_model)] = price
-        return found
-
     def of_route(self, route: ModelProvider, model: str, at: float) -> Price | None:
         """The route's own price, in either form of its key, goes before its model's."""
         provider, upstream = route.provider, route.upstream_model
         return self.price((price_key(provider, upstream), f"{provider}/{upstream}", model), at)
+
+    def newest(self) -> Iterator[DatedPrice]:
+        """Of every key the last row, which may be one to come."""
+        return (rows[0] for rows in self._rows.values())
+
+
+class PriceBook:
+    """`start()` once, then keep `run()` running."""
+
+    def __init__(self, store: PriceReader, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._version: PriceVersion | None = None
+        self._complaint = ""
+        self.prices = DatedPrices(())
+        """As last read. Replaced whole."""
+
+    def price(self, keys: Sequence[str], at: float) -> Price | None:
+        return self.prices.price(keys, at)
+
+    def of(self, catalog: Catalog, selection: Selection, at: float) -> dict[str, Price]:
+        """For a job's header: by `price_key`, of every route it may take."""
+        if self.prices.is_empty:
+            return {}
+        found: dict[str, Price] = {}
+        for target in selection.reachable(catalog):
+            for route in target.model.providers:
+                price = self.prices.of_route(route, target.name, at)
+                if price is not None:
+                    found[price_key(route.provider, route.upstream_model)] = price
+        return found
 
     async def start(self) -> None:
         """Reads the prices for the first time. Raises what the store raises."""
@@ -103,12 +118,8 @@ class PriceBook:
         if version == self._version:
             return
         since = utc(self._clock.now() - BACK_SECONDS)
-        rows: dict[str, list[DatedPrice]] = {}
-        for row in await self._store.charged_from(since):
-            rows.setdefault(row.model_key, []).append(row)
-        for of_key in rows.values():
-            of_key.sort(key=lambda row: row.effective_at, reverse=True)
-        self._rows, self._version = rows, version
+        self.prices = DatedPrices(await self._store.charged_from(since))
+        self._version = version
         log.info("The prices are in force", action="prices_switched", rows=version.rows)
 
     def _complain(self, error: str) -> None:

@@ -10,6 +10,7 @@ import structlog
 from api.access_log import AccessLog
 from api.admit import Gate
 from api.auth import Authenticator
+from api.billing import Billing
 from api.drain import Drain
 from api.key_cache import KeyCache
 from api.management import Management
@@ -18,6 +19,7 @@ from api.providers import Availability
 from api.relay import Relay
 from api.store_checks import StoreChecks
 from api.upload import Uploads
+from api.user_cache import UserCache
 from shared.clickhouse.client import ClickHouse
 from shared.clock import Clock
 from shared.metrics import Metrics
@@ -47,7 +49,9 @@ class Services:
     prices: PriceBook
     keys: KeyStore
     key_cache: KeyCache
+    user_cache: UserCache
     authenticator: Authenticator
+    billing: Billing
     management: Management
     availability: Availability
     checks: StoreChecks
@@ -76,6 +80,7 @@ class Services:
                         self.catalogs.run(),
                         self.prices.run(),
                         self.key_cache.run(),
+                        self.user_cache.run(),
                         self.process_metrics.run(),
                         self.access_log.run(),
                     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -14,8 +15,9 @@ API = "/v1/"
 FIELDS = (
     "id", "user_id", "api_key_id", "timestamp", "model", "provider", "endpoint", "prompt_tokens",
     "completion_tokens", "total_tokens", "cost", "status", "error_message",
+    "api_key_public_id",
 )  # fmt: skip
-"""Otari's, in its order."""
+"""Otari's, in its order; then ours."""
 SUMMARY_FIELDS = (
     "group", "requests", "errors", "attempts", "input_tokens", "output_tokens",
     "cached_input_tokens", "reasoning_tokens", "cost",
@@ -24,17 +26,20 @@ SUMMARY_FIELDS = (
 _encode = msgspec.json.Encoder().encode
 
 
-def entry_document(entry: Entry) -> dict[str, Any]:
-    """Tokens and cost are told of calls that answered or were billed; a cost only where there was
+def entry_document(entry: Entry, key_ids: Mapping[str, UUID]) -> dict[str, Any]:
+    """`key_ids`: by public id, of the keys that exist.
+
+    Tokens and cost are told of calls that answered or were billed; a cost only where there was
     a price."""
     attempt = entry.attempt
     succeeded = attempt.status == "completed"
     is_metered = succeeded or attempt.billed
     prompt, completion = attempt.input_tokens, attempt.output_tokens
+    key_id = key_ids.get(attempt.key_id or "")
     return {
         "id": str(attempt.request_id),
         "user_id": attempt.user or None,
-        "api_key_id": attempt.key_id or None,
+        "api_key_id": None if key_id is None else str(key_id),
         "timestamp": attempt.created_at.isoformat(),
         "model": attempt.model,
         "provider": attempt.provider or None,
@@ -45,6 +50,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "cost": entry.cost_usd if is_metered and attempt.is_priced else None,
         "status": "success" if succeeded else "error",
         "error_message": None if succeeded else attempt.error_code or attempt.status,
+        "api_key_public_id": attempt.key_id or None,
     }
 
 

@@ -6,12 +6,15 @@ import msgspec
 
 from shared.account import Account
 
+UserField = Literal["attribute", "bill"]
+
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
 
 DRYRUN_SCOPE = "dryrun"
 CACHE_SCOPE = "cache"
-Scope = Literal["dryrun", "cache"]
+BILL_OTHERS_SCOPE = "bill_others"
+Scope = Literal["dryrun", "cache", "bill_others"]
 """What a key may be given to do beside asking."""
 
 
@@ -36,6 +39,19 @@ class Caller(msgspec.Struct, frozen=True):
 
     accounts: tuple[Account, ...] = ()
     """Those of the billed user and of the key that have a budget or limits."""
+
+    user_is_blocked: bool = False
+    """Nothing is done for such a caller."""
+
+    @property
+    def bills_selector(self) -> bool:
+        """Whether the body's `user` names the billed user."""
+        return self.is_master or self.user_field == "bill"
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether it is this caller's own user who pays, whatever the body says, and may."""
+        return not (self.key_id is None or self.user_is_blocked or self.user_field == "bill")
 
 
 ANONYMOUS_CALLER = Caller(tenant=ANONYMOUS, user=ANONYMOUS, key_id=None)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.account import RateLimits
+from shared.caller import UserField
 from shared.function import Function, problems
 from shared.price import Price, SeedPrice, price_key, split_key
 from shared.price import faults as price_faults
@@ -90,7 +91,8 @@ class Model(_Table, frozen=True):
     active: bool = True
     display_name: str = ""
     description: str = ""
-    price: Price = Price()
+    price: Price | None = None
+    """None: nobody has said what it costs. It costs nothing, and is not free: see budgets."""
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     input_modalities: tuple[str, ...] = ("text",)
@@ -131,6 +133,9 @@ class QueueLimits(_Table, frozen=True):
 class Compat(_Table, frozen=True):
     accept_stop_string: bool = False
     always_stream_usage: bool = False
+    usage_cost: bool = False
+    user_field: UserField = "attribute"
+    """Of keys that are made from now on, where nobody says it."""
 
 
 class Dryrun(_Table, frozen=True):
@@ -370,7 +375,8 @@ def _check(document: Document) -> None:
         _check_limits(f"models.{name}.limits", model.limits)
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
-        _check_price(f"models.{name}.price", model.price)
+        if model.price is not None:
+            _check_price(f"models.{name}.price", model.price)
         for route in model.providers:
             _check_route(document, name, model, route)
             if route.price is not None:

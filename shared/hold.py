@@ -9,9 +9,11 @@ from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
+from shared.account import MAX_BUDGET_USD
 from shared.money import NANO_USD, ZERO
 from shared.price import MILLION, Price
 
+MAX_NANO = MAX_BUDGET_USD * 10**9 + 1
 BYTES_PER_TOKEN = 4
 """Of text, on average: what a limit of tokens takes before the use is known."""
 AUDIO_BYTES_PER_SECOND = 1_000
@@ -63,8 +65,9 @@ def output_rate(price: Price) -> Decimal:
 
 
 def round_up(amount: Decimal) -> int:
-    """In nano-dollars: a hold is never below the cost."""
-    return int((amount / NANO_USD).to_integral_value(rounding=ROUND_CEILING))
+    """In nano-dollars: a hold is never below the cost. No budget is above the most."""
+    nano = int((amount / NANO_USD).to_integral_value(rounding=ROUND_CEILING))
+    return min(nano, MAX_NANO)
 
 
 def _dearest(rates: Iterable[Decimal | None]) -> Decimal:

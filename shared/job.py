@@ -78,6 +78,8 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What the job holds on its budgets, in US nano-dollars."""
     output_cap: int = 0
     """Tokens: the output that is held for; 0: no budget bounds it. It goes to the provider."""
+    selector_is_billed: bool = False
+    """The body's `user` names the billed user: providers do not get it."""
 
     @property
     def queue_deadline(self) -> float:

@@ -174,6 +174,10 @@ def _amounts(price: Price) -> list[Decimal]:
     ]
 
 
+UNPRICED = Price()
+"""Of what nobody has put a price on."""
+
+
 def faults(price: Price) -> list[str]:
     """What is wrong with it: amounts that are negative or no numbers."""
     amounts = [*_amounts(price), *price.service_tiers.values()]

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """How long a process may finish its work after SIGTERM."""
     ledger_keep_days: int = Field(0, ge=0)
     """How long spend rows are kept; 0: for good. Their hourly sums always are."""
+    bootstrap_api_key: bool = True
+    """Whether the first release of a store without keys makes one, and prints it."""
     webhook_url: SecretStr = SecretStr("")
     """Where budget events are sent; empty: nowhere. It may hold a secret."""
     webhook_secret: SecretStr = SecretStr("")

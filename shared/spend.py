@@ -90,16 +90,17 @@ class Charge(NamedTuple):
     tokens: int = 0
 
 
+NOTHING = Charge()
+
+
 def charge_of(rows: Sequence[SpendRow]) -> Charge:
     """Costs are settled: they are whole nano-dollars."""
-    billed = [row for row in rows if row.billed]
-    if not billed:
-        return Charge()
-    used = [row.usage for row in billed]
-    return Charge(
-        sum(int(row.cost_usd.scaleb(9)) for row in billed),
-        sum(usage.input_tokens + usage.output_tokens for usage in used),
-    )
+    nano = tokens = 0
+    for row in rows:
+        if row.billed:
+            nano += int(row.cost_usd.scaleb(9))
+            tokens += row.usage.input_tokens + row.usage.output_tokens
+    return Charge(nano, tokens) if tokens or nano else NOTHING
 
 
 class Spender(NamedTuple):

@@ -111,9 +111,14 @@ async def _publish(table: RoutingTable) -> None:
 if __name__ == "__main__":
     started = Settings()
     log.set_up("worker", started.log_level)
+    logger = structlog.get_logger()
     try:
         started.seal_key_bytes()
     except ValueError as error:
-        structlog.get_logger().error(str(error), action="not_configured")
+        logger.error(str(error), action="not_configured")
         sys.exit(1)
-    uvloop.run(partial(main, started)())
+    try:
+        uvloop.run(partial(main, started)())
+    except Exception:  # as a line of the log, like everything else; its supervisor tries again
+        logger.exception("The worker cannot go on", action="worker_failed")
+        sys.exit(1)

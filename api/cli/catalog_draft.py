@@ -15,7 +15,7 @@ from tomlkit.items import InlineTable, Item
 
 from api.cli.model_list import Entry, ModelList
 from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
-from shared.price import Price
+from shared.price import UNPRICED, Price
 
 UNCONFIRMED = "unconfirmed"
 """In the comment beside `active = false`: the model waits for its provider to list it. Any other
@@ -104,21 +104,21 @@ class Draft:
 
     def _sync_prices(self, table: Any, model: Model, found: list[tuple[int, Entry]]) -> None:
         """The first provider's price is the model's; another's is its own, where it differs."""
-        price = model.price
+        price = listed = model.price or UNPRICED
         for at, entry in found:
             route = model.providers[at]
             if at == 0 and route.price is None:
                 price = _revised(price, entry.prices)
-                _write_price(table, model.price, price)
+                _write_price(table, listed, price)
                 continue
-            own = _revised(route.price or Price(), entry.prices)
+            own = _revised(route.price or UNPRICED, entry.prices)
             is_worth_saying = route.price is not None or (entry.prices and own != price)
             if is_worth_saying and own != route.price:
                 routes = table["providers"]
                 if isinstance(routes[at], InlineTable):
                     routes[at] = _inline(routes[at], {"price": _text_of(own)})
                 else:
-                    _write_price(routes[at], route.price or Price(), own)
+                    _write_price(routes[at], route.price or UNPRICED, own)
 
     def _activate(self, name: str, table: Any, *, is_whole: bool) -> None:
         item = table.item("active")

@@ -125,8 +125,8 @@ def _note_what_is_off(document: Document) -> None:
 
 
 def has_prices(document: Document) -> bool:
-    """Whether any call costs something."""
-    return any(
+    """Whether any call costs something, as far as the catalog says."""
+    return any(one.price.input or one.price.output for one in document.pricing.values()) or any(
         price.input or price.output or price.cached_input
         for model in document.models.values()
         for price in (model.price, *(route.price for route in model.providers))

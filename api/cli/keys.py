@@ -22,9 +22,11 @@ from api.management import resets_of
 from api.routes.keys import change_of, documents_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT
+from shared.caller import DEFAULT_TENANT, UserField
+from shared.catalog import Compat
 from shared.job import Lane
 from shared.postgres.audit import CLI
+from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.keys import KeyInfo, KeyStore
 from shared.postgres.windows import ResetInfo, WindowStore
@@ -45,7 +47,8 @@ Models = Annotated[
 Scopes = Annotated[
     list[str] | None,
     typer.Option(
-        "--scope", help="Something it may do, such as dryrun or cache; give it again for more."
+        "--scope",
+        help="Something it may do, such as dryrun, cache or bill_others; give it again for more.",
     ),
 ]
 Networks = Annotated[
@@ -53,6 +56,13 @@ Networks = Annotated[
     typer.Option(
         "--allow-from",
         help="An address or network it may be used from; give it again for more. Everywhere else.",
+    ),
+]
+UserSelector = Annotated[
+    UserField | None,
+    typer.Option(
+        help="What a body's `user` is: a label (`attribute`), or whom to bill (`bill`). As the"
+        " catalog's compat.user_field says else."
     ),
 ]
 Budget = Annotated[
@@ -87,6 +97,7 @@ def create(
     model: Models = None,
     scope: Scopes = None,
     allow_from: Networks = None,
+    user_field: UserSelector = None,
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
@@ -104,13 +115,16 @@ def create(
         allowed_models=model or None,
         scopes=scope,
         ip_allow_list=allow_from,
+        user_field=user_field,
         limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
         budget_id=budget,
         expires_at=expires_at,
     )
 
     async def ask(engine: Engine) -> ApiKey:
-        key, _ = await KeyStore(engine, CLOCK).create(options_of(body), actor=CLI)
+        active = await CatalogStore(engine).active()
+        options = options_of(body, active.document.compat if active else Compat())
+        key, _ = await KeyStore(engine, CLOCK).create(options, actor=CLI)
         return key
 
     typer.echo(in_store(data_dir, ask).text)
@@ -145,6 +159,7 @@ def update(
     allow_from_everywhere: Annotated[
         bool, typer.Option("--allow-from-everywhere", help="Bind it to no network any more.")
     ] = False,
+    user_field: UserSelector = None,
     requests_per_minute: PerMinute = None,
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
@@ -161,6 +176,7 @@ def update(
         allowed_models=model or None,
         scopes=scope or None,
         ip_allow_list=[] if allow_from_everywhere else allow_from or None,
+        user_field=user_field,
         limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
         budget_id=budget,
         expires_at=expires_at,

@@ -19,6 +19,8 @@ DataDir = Annotated[
     ),
 ]
 
+At = Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC without a zone.")]
+
 
 def limits_given(
     requests: int | None, tokens: int | None, concurrent: int | None

@@ -4,34 +4,46 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
+from msgspec.structs import replace
 
-from api.cli.options import DEFAULT_DATA_DIR, DataDir
-from api.cli.store import CLOCK, PAGE, checked, in_store, pages, show, table
+from api.cli.options import DEFAULT_DATA_DIR, At, DataDir
+from api.cli.price_import import import_prices
+from api.cli.store import (
+    CLOCK,
+    PAGE,
+    Times,
+    checked,
+    in_store,
+    pages,
+    show,
+    stored_catalog,
+    table,
+)
 from api.routes.pricing import canonical, document_of, price_of
-from api.schemas.bodies import Moment, PriceBody
-from shared.catalog import Document
-from shared.errors import Overloaded
+from api.schemas.bodies import PriceBody, UsdPerMillion
+from shared.errors import NotFound
 from shared.postgres.audit import CLI
-from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.pricing import PriceInfo, PriceStore
 
+PerMillion = Annotated[str | None, typer.Option(help="US dollars per million tokens.")]
 ModelKey = Annotated[str, typer.Argument(help="A model of the catalog, or `provider:model`.")]
-At = Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC without a zone.")]
 
 
-class Times(BaseModel):
-    """The times a command takes."""
+class Rates(Times):
+    """What `update` takes, by the names that a price has."""
 
-    at: Moment | None = None
+    input: UsdPerMillion | None = None
+    output: UsdPerMillion | None = None
+    cached_input: UsdPerMillion | None = None
+    cache_write: UsdPerMillion | None = None
 
 
 def add_to(app: typer.Typer) -> None:
     family = typer.Typer(help="Set, list and delete prices of models.", no_args_is_help=True)
     for name, command in (
         ("list", list_prices), ("show", show_price), ("history", history), ("create", create),
-        ("delete", delete),
+        ("update", update), ("delete", delete), ("import", import_prices),
     ):  # fmt: skip
         family.command(name)(command)
     app.add_typer(family, name="pricing")
@@ -85,8 +97,36 @@ def create(
     )
 
     async def ask(engine: Engine) -> PriceInfo:
-        key, at = canonical(await _catalog(engine), body.model_key), body.effective_at
+        key, at = canonical(await stored_catalog(engine), body.model_key), body.effective_at
         return await PriceStore(engine, CLOCK).put(key, price_of(body), CLI, effective_at=at)
+
+    show(document_of(in_store(data_dir, ask)))
+
+
+def update(
+    model: ModelKey,
+    *,
+    input_price: PerMillion = None,
+    output_price: PerMillion = None,
+    cache_read_price: PerMillion = None,
+    cache_write_price: PerMillion = None,
+    effective_at: At = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Change the price of one time, by default the one in force; what is not given stays."""
+    given = checked(
+        Rates,
+        input=input_price, output=output_price,
+        cached_input=cache_read_price, cache_write=cache_write_price, at=effective_at,
+    )  # fmt: skip
+
+    async def ask(engine: Engine) -> PriceInfo:
+        store = PriceStore(engine, CLOCK)
+        found = await store.in_force(model, as_of=given.at)
+        if given.at is not None and found.effective_at != given.at:
+            raise NotFound(f"{model} has no price from {given.at.isoformat()} on")
+        price = replace(found.price, **given.model_dump(exclude_none=True, exclude={"at"}))
+        return await store.put(found.model_key, price, CLI, effective_at=found.effective_at)
 
     show(document_of(in_store(data_dir, ask)))
 
@@ -98,13 +138,6 @@ def delete(
     at = checked(Times, at=effective_at).at
     in_store(data_dir, lambda engine: PriceStore(engine, CLOCK).delete(model, CLI, effective_at=at))
     typer.echo(f"{model} is deleted")
-
-
-async def _catalog(engine: Engine) -> Document:
-    catalog = await CatalogStore(engine).active()
-    if catalog is None:
-        raise Overloaded("no catalog is active: run `gateway release` first")
-    return catalog.document
 
 
 def _echo_table(prices: Sequence[PriceInfo]) -> None:

@@ -17,6 +17,7 @@ from shared.clock import SystemClock
 from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
+from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import MigrationLocked
 from shared.postgres.migrate import migrate as migrate_postgres
 from shared.postgres.pricing import PriceStore
@@ -35,6 +36,8 @@ STORE_SECONDS = 60.0
 LOCK_SECONDS = 240.0
 """Another release may be migrating a large ledger."""
 POLL_SECONDS = 0.25
+BOOTSTRAP = "bootstrap"
+"""The first key's name, and the member of its metadata that says what it is."""
 
 FAILURES = (
     CatalogInvalid,
@@ -63,10 +66,12 @@ def release(
         bool, typer.Option("--apply", help="Apply the catalog even where one is active already.")
     ] = False,
 ) -> None:
-    """Migrate Postgres and ClickHouse, load the Valkey scripts, apply the first catalog.
+    """Migrate Postgres and ClickHouse, load the Valkey scripts, apply the first catalog, and
+    make the first API key.
 
     Run it once before the processes of a new version start. It waits for the stores, may be
-    repeated, and may be started on two machines at once: one waits for the other.
+    repeated, and may be started on two machines at once: one waits for the other. Where there is
+    no API key at all, it prints one, unless GATEWAY_BOOTSTRAP_API_KEY says otherwise.
     """
     settings = Settings()
     log.set_up("release", settings.log_level)
@@ -85,6 +90,7 @@ class Release:
         self._valkey_url = settings.valkey_url.get_secret_value()
         self._database_url = settings.database_url.get_secret_value()
         self._clickhouse_url = settings.clickhouse_url.get_secret_value()
+        self._wants_key = settings.bootstrap_api_key
         self._log = structlog.get_logger()
 
     async def run(self, catalog: Catalog, *, apply: bool) -> None:
@@ -97,6 +103,7 @@ class Release:
                 await self._load_scripts()
                 await self._apply(CatalogStore(engine), catalog, apply=apply)
                 await self._seed_prices(engine)
+                await self._bootstrap(engine)
         self._log.info("the stores are of this version", action="released")
 
     async def _migrate_clickhouse(self) -> None:
@@ -140,3 +147,18 @@ class Release:
         prices = PriceStore(engine, SystemClock())
         for key in await prices.seed(seed_prices(active.document), GATEWAY):
             self._log.info("a model has its first price", action="price_seeded", model_key=key)
+
+    async def _bootstrap(self, engine: Engine) -> None:
+        """The first key, for whoever reads the terminal: the log must never have it."""
+        keys, active = KeyStore(engine, SystemClock()), await CatalogStore(engine).active()
+        if not self._wants_key or active is None or await keys.has_any():
+            return
+        key, info = await keys.create(
+            KeyOptions(
+                name=BOOTSTRAP,
+                metadata={BOOTSTRAP: True},
+                user_field=active.document.compat.user_field,
+            )
+        )
+        self._log.info("the first key is made", action="key_bootstrapped", key=info.public_id)
+        typer.echo(f"The first API key, shown this once: {key.text}")

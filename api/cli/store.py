@@ -7,14 +7,17 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from api.cli.environment import settings_for
 from api.counted_spend import CountedSpend
+from api.schemas.bodies import Moment
+from shared.catalog import Document
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
-from shared.errors import GatewayError
+from shared.errors import GatewayError, Overloaded
+from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine
 from shared.postgres.session import PostgresAway, open_postgres
 from shared.settings import Settings
@@ -26,6 +29,12 @@ CLOCK = SystemClock()
 PAGE = 500
 
 Found = TypeVar("Found")
+
+
+class Times(BaseModel):
+    """The times a command takes."""
+
+    at: Moment | None = None
 
 
 def in_store(data_dir: Path, ask: Callable[[Engine], Awaitable[Found]]) -> Found:
@@ -49,6 +58,14 @@ def checked(body: type[Found], **given: Any) -> Found:
     except ValidationError as error:
         first = error.errors()[0]
         fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
+async def stored_catalog(engine: Engine) -> Document:
+    """The active one. Raises Overloaded."""
+    catalog = await CatalogStore(engine).active()
+    if catalog is None:
+        raise Overloaded("no catalog is active: run `gateway release` first")
+    return catalog.document
 
 
 async def pages(ask: Callable[[int], Awaitable[Sequence[Found]]]) -> list[Found]:

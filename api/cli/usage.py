@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from api.cli.backfill import backfill
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
@@ -20,10 +21,14 @@ HEAD = ("requests", "errors", "input tokens", "output tokens", "cost (USD)")
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("usage")(usage)
+    family = typer.Typer(invoke_without_command=True)
+    family.callback()(usage)
+    family.command("backfill")(backfill)
+    app.add_typer(family, name="usage")
 
 
 def usage(
+    ctx: typer.Context,
     *,
     by: Annotated[
         str,
@@ -37,6 +42,8 @@ def usage(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Show what was used and what it cost: what cost most first, days and hours in their order."""
+    if ctx.invoked_subcommand is not None:
+        return
     try:
         found = asyncio.run(_lines(settings_for(data_dir), by=by, days=days, limit=limit))
     except (ClickHouseAway, ValueError) as error:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.admit import Gate
 from api.auth import AUTH_MS, Authenticator, address_of
+from api.billing import Billing
 from api.body import ClientLeft, read_body
 from api.cache_mode import cache_mode, saying_off
 from api.estimate import Size, accounts_of, size_of, with_terms
@@ -21,7 +23,7 @@ from shared.caller import DRYRUN_SCOPE, Caller
 from shared.catalog import Catalog, Target
 from shared.clock import Clock
 from shared.dialects.faults import unsupported
-from shared.dialects.request import InferenceRequest, tags_or_user_agent
+from shared.dialects.request import InferenceRequest, tags_or_user_agent, with_end_user
 from shared.errors import GatewayError, NotPermitted, UnsupportedMediaType
 from shared.hold import Hold
 from shared.ids import new_id
@@ -60,6 +62,7 @@ class Collaborators:
     """What the inference routes of one process share."""
 
     authenticator: Authenticator
+    billing: Billing
     catalogs: CatalogWatch
     prices: PriceBook
     gate: Gate
@@ -74,6 +77,7 @@ class InferenceRoute:
     def __init__(self, endpoint: Endpoint, shared: Collaborators) -> None:
         self._endpoint = endpoint
         self._authenticator = shared.authenticator
+        self._billing = shared.billing
         self._catalogs = shared.catalogs
         self._prices = shared.prices
         self._gate = shared.gate
@@ -82,36 +86,52 @@ class InferenceRoute:
         self._metrics = shared.metrics
 
     async def _caller(self, scope: Scope) -> Caller:
-        """Asked before anything of the body is looked at. Raises NotAuthenticated, Overloaded."""
+        """Asked before anything of the body is looked at; who is blocked is refused afterwards.
+
+        Raises NotAuthenticated, NotPermitted, Overloaded.
+        """
         headers, address = scope["headers"], address_of(scope)
         asked_at = self._clock.monotonic()
         authenticator = self._authenticator
-        caller = authenticator.cached(headers, address) or await authenticator.caller(
+        caller = authenticator.cached(headers, address) or await authenticator.identify(
             headers, address
         )
         scope[AUTH_MS] = (self._clock.monotonic() - asked_at) * 1000
         return caller
 
     async def _job(
-        self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest, size: Size
+        self,
+        scope: Scope,
+        caller: Caller,
+        catalog: Catalog,
+        request: InferenceRequest,
+        size: Callable[[], Size],
     ) -> tuple[JobHeader, Terms | None]:
-        """What is admitted, and the terms on which. A request that names no model it may have is
-        counted by the caller's limits all the same. Raises GatewayError."""
+        """What is admitted, and the terms on which. A request that names no user, or no model, it
+        may have is counted by the billed user's limits all the same. Raises GatewayError."""
+        if not caller.is_billed:
+            probe = partial(self._probe, scope[REQUEST_ID], catalog)
+            caller = await self._billing.billed(caller, request.user, probe)
         try:
             header, selection = self._header(scope, caller, catalog, request)
         except GatewayError:
-            if accounts := accounts_of(catalog, caller, None):
-                terms = Terms(accounts, Hold(), self._clock.now())
-                await self._gate.probe(scope[REQUEST_ID], terms, caller.tenant)
+            await self._probe(scope[REQUEST_ID], catalog, caller)
             raise
         accounts = accounts_of(catalog, caller, header.model)
         if not accounts:
             return header, None
-        return with_terms(header, accounts, catalog, selection, size)
+        return with_terms(header, accounts, catalog, selection, size())
+
+    async def _probe(self, request_id: str, catalog: Catalog, billed: Caller) -> None:
+        """Counts what is refused for another reason. Raises RateLimited."""
+        if accounts := accounts_of(catalog, billed, None):
+            terms = Terms(accounts, Hold(), self._clock.now())
+            await self._gate.probe(request_id, terms, billed.tenant)
 
     def _header(
         self, scope: Scope, caller: Caller, catalog: Catalog, request: InferenceRequest
     ) -> tuple[JobHeader, Selection]:
+        """`caller` is under the name of the billed user."""
         episode_id = request.episode_id or new_id()
         selection = select(catalog, caller, request, episode_id)
         target = selection.target
@@ -135,7 +155,7 @@ class InferenceRoute:
             config_hash=catalog.hash,
             episode_id=episode_id,
             client_request_id=scope.get(CLIENT_REQUEST_ID),
-            tags=tags_or_user_agent(request, _user_agent(scope["headers"])),
+            tags=_tags(scope, caller, request),
             admitted_at=now,
             queue_seconds=min(catalog.document.queue.queue_seconds, total),
             total_seconds=total,
@@ -148,6 +168,7 @@ class InferenceRoute:
             cache=cache_mode(catalog, caller, request, selection),
             cache_max_age=request.cache_max_age,
             prices=self._prices.of(catalog, selection, now),
+            selector_is_billed=caller.bills_selector,
         )
         return header, selection
 
@@ -208,8 +229,13 @@ class Inference(InferenceRoute):
         _require_json(scope["headers"])
         catalog = self._catalogs.current
         request = self._parse(body, catalog)
-        size = size_of(request, body, generates=self._endpoint.has_output_cap)
+        size = partial(size_of, request, body, generates=self._endpoint.has_output_cap)
         return *await self._job(scope, caller, catalog, request, size), body, request
+
+
+def _tags(scope: Scope, caller: Caller, request: InferenceRequest) -> dict[str, str]:
+    tags = tags_or_user_agent(request, _user_agent(scope["headers"]))
+    return tags if caller.bills_selector else with_end_user(tags, request.user)
 
 
 def _check_dryrun(catalog: Catalog, caller: Caller, request: InferenceRequest) -> None:

@@ -31,6 +31,7 @@ from api.schemas.bodies import (
 )
 from api.schemas.management import documented
 from shared.api_key import PREFIX, ApiKey
+from shared.catalog import Compat
 from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
 
 
@@ -41,13 +42,14 @@ def router(management: Management, prefix: str) -> APIRouter:
         route_class=route_for(management, "master"),
         include_in_schema=prefix == "/v1",
     )
-    keys = management.keys
+    keys, catalog = management.keys, management.catalog
     shown = partial(documents_of, management.spend)
 
     @routes.post("", **documented("create_key", "NewKey", "404"))
     async def create_key(request: Request, body: NewKeyBody) -> Response:
         """Make a key. Its secret is shown this once."""
-        key, info = await keys.create(options_of(body), actor=actor_of(request))
+        options = options_of(body, catalog.current.document.compat)
+        key, info = await keys.create(options, actor=actor_of(request))
         return answer(_with_secret(key, info))
 
     @routes.get("", **documented("list_keys", "KeyList"))
@@ -96,7 +98,7 @@ def router(management: Management, prefix: str) -> APIRouter:
     return routes
 
 
-def options_of(body: NewKeyBody) -> KeyOptions:
+def options_of(body: NewKeyBody, compat: Compat) -> KeyOptions:
     models = body.allowed_models
     return KeyOptions(
         name=body.key_name,
@@ -105,7 +107,7 @@ def options_of(body: NewKeyBody) -> KeyOptions:
         scopes=frozenset(body.scopes),
         best_lane=body.best_lane,
         allowed_models=None if models is None else frozenset(models),
-        user_field=body.user_field,
+        user_field=body.user_field or compat.user_field,
         expires_at=body.expires_at,
         metadata=body.metadata,
         limits=limits_of(body.limits),

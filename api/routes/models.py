@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -19,12 +19,20 @@ from shared.catalog import Catalog, Document, Model
 from shared.clock import Clock
 from shared.errors import InvalidRequest, NotFound
 from shared.money import as_json
-from shared.price import MILLION, price_key
+from shared.price import MILLION, UNPRICED, price_key
 
 FILTERS = {"allow_tee": "TEE", "allow_zdr": "ZDR"}
 BOOLEANS = {"true": True, "false": False}
 
 _encode = msgspec.json.Encoder().encode
+
+
+class Shown(NamedTuple):
+    id: str
+    model: Model
+    name: str
+    """By which keys are allowed to use it."""
+    created: int
 
 
 class Models:
@@ -40,7 +48,7 @@ class Models:
     ) -> None:
         self._catalog = catalog
         self._availability = availability
-        self._prices = prices
+        self._book = prices
         self._clock = clock
         self._started = int(clock.now())
         """The catalog does not say when a model was made; the process's start has to do."""
@@ -49,43 +57,47 @@ class Models:
         """Sorted by id. A model without a tier is never hidden by tier."""
         catalog = self._catalog.current
         return [
-            self._entry(catalog.document, name, model)
-            for name, model in sorted(self._shown(catalog).items())
-            if model.tier not in hidden_tiers and _may_see(caller, catalog, name)
+            self._entry(catalog.document, shown)
+            for _, shown in sorted(self._shown(catalog).items())
+            if shown.model.tier not in hidden_tiers and _may_see(caller, shown)
         ]
 
     def entry(self, caller: Caller, name: str) -> dict[str, Any]:
         """Raises NotFound."""
         catalog = self._catalog.current
-        model = self._shown(catalog).get(name)
-        if model is None or not _may_see(caller, catalog, name):
+        shown = self._shown(catalog).get(name)
+        if shown is None or not _may_see(caller, shown):
             raise NotFound(f"Model '{name}' not found", code="model_not_found")
-        return self._entry(catalog.document, name, model)
+        return self._entry(catalog.document, shown)
 
-    def _shown(self, catalog: Catalog) -> dict[str, Model]:
-        """By name: what can be served, and what has a price and is not inactive."""
-        hidden = set(_inactive(catalog.document))
-        priced = {}
-        for key in self._prices.created():
+    def _shown(self, catalog: Catalog) -> dict[str, Shown]:
+        """By id: what can be served, and what has a price and is not inactive."""
+        shown, hidden = {}, set(_inactive(catalog.document))
+        for row in self._book.prices.newest():
+            key = row.model_key
             target = None if key in hidden else catalog.resolve(key)
             if target is not None and target.name not in hidden:
-                priced[key] = target.model
-        return priced | self._availability.models(catalog.document)
+                is_listed = key in catalog.document.models
+                created = self._started if is_listed else int(row.created_at)
+                shown[key] = Shown(key, target.model, target.name, created)
+        for name, model in self._availability.models(catalog.document).items():
+            shown[name] = Shown(name, model, name, self._started)
+        return shown
 
-    def _entry(self, document: Document, name: str, model: Model) -> dict[str, Any]:
+    def _entry(self, document: Document, shown: Shown) -> dict[str, Any]:
+        name, model = shown.id, shown.model
         routes = [
             route
             for route in model.providers
             if self._availability.is_on(document.providers[route.provider])
         ]
         first = (routes or model.providers)[0]
-        price = self._prices.of_route(first, name, self._clock.now()) or model.price
-        is_listed = name in document.models
-        created = None if is_listed else self._prices.created().get(name)
+        price = self._book.prices.of_route(first, name, self._clock.now())
+        price = price or model.price or UNPRICED
         return {
             "id": name,
             "object": "model",
-            "created": self._started if created is None else int(created),
+            "created": shown.created,
             "owned_by": first.provider,
             "is_active": bool(routes),
             "input_cost_per_token": _per_token(price.input),
@@ -175,11 +187,8 @@ def hidden_tiers(request: Request) -> frozenset[str]:
     return frozenset(hidden)
 
 
-def _may_see(caller: Caller, catalog: Catalog, name: str) -> bool:
-    if caller.allowed_models is None:
-        return True
-    target = catalog.resolve(name)
-    return target is not None and target.name in caller.allowed_models
+def _may_see(caller: Caller, shown: Shown) -> bool:
+    return caller.allowed_models is None or shown.name in caller.allowed_models
 
 
 def _per_token(per_million: Decimal) -> msgspec.Raw:

@@ -7,6 +7,7 @@ is enqueued.
 """
 
 import asyncio
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -58,8 +59,9 @@ class UploadInference(InferenceRoute):
         intake = Intake(receive, reader, upload)
         try:
             await _in_time(intake)
-            size = Size(_length(scope) or catalog.document.limits.max_body_bytes, is_audio=True)
-            request = intake.fields.request()
+            longest = catalog.document.limits.max_body_bytes
+            size = partial(Size, _length(scope) or longest, is_audio=True)
+            request = intake.fields.request(selector_is_billed=caller.bills_selector)
             header, terms = await self._job(scope, caller, catalog, request, size)
             waiter = await self._gate.admit(header, intake.form(), catalog, terms)
             if waiter.standing is not None:

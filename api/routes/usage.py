@@ -1,10 +1,11 @@
 """GET /v1/usage and what belongs to it: the ledger as entries, as sums, and as files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Protocol
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -17,7 +18,7 @@ from api.spreadsheet import Cell, csv_text
 from api.usage_entry import FIELDS, SUMMARY_FIELDS, entry_document, line_document, to_json
 from api.usage_query import Format, Limit, Skip, Text, asked, cursor_of, wrong
 from shared.clickhouse.client import ClickHouseAway, ContentRefused
-from shared.clickhouse.usage import Cursor, Page, UsageTable
+from shared.clickhouse.usage import Cursor, Entry, Page, UsageTable
 from shared.clickhouse.usage_filter import UsageFilter
 from shared.clickhouse.usage_summary import GROUPS, TAG_PREFIX, UsageSummary
 from shared.errors import InvalidRequest, NotFound, Overloaded, TimedOut
@@ -36,16 +37,25 @@ CursorText = Annotated[str | None, Query(description=f"An earlier page's `{NEXT}
 
 
 class KnowsUsers(Protocol):
-    async def exists(self, user_id: str) -> bool: ...
+    async def was_known(self, user_id: str) -> bool: ...
+
+
+class KnowsKeys(Protocol):
+    async def ids_of(self, public_ids: Collection[str]) -> Mapping[str, UUID]: ...
+
+    async def public_id_of(self, key_id: str) -> str: ...
 
 
 class Usage:
     """What the routes read, apart from them. Raises GatewayError and RequestValidationError."""
 
-    def __init__(self, *, table: UsageTable, summary: UsageSummary, users: KnowsUsers) -> None:
+    def __init__(
+        self, *, table: UsageTable, summary: UsageSummary, users: KnowsUsers, keys: KnowsKeys
+    ) -> None:
         self._table = table
         self._summary = summary
         self._users = users
+        self._keys = keys
 
     async def page(
         self, wanted: UsageFilter, *, limit: int, skip: int = 0, after: Cursor | None = None
@@ -53,19 +63,34 @@ class Usage:
         if skip and wanted.looks_at_attempts:
             raise wrong("skip", "with model, provider or status go by cursor")
         async with _answering():
+            wanted = await self._by_public_id(wanted)
             return await self._table.page(wanted, limit=limit, skip=skip, after=after)
+
+    async def documents(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+        """With the ids that their keys have elsewhere in the API; rows have public ids alone."""
+        used = {entry.attempt.key_id for entry in entries if entry.attempt.key_id}
+        async with _answering():
+            ids = await self._keys.ids_of(used) if used else {}
+        return [entry_document(entry, ids) for entry in entries]
+
+    async def _by_public_id(self, wanted: UsageFilter) -> UsageFilter:
+        """A key may be asked for by either of its ids."""
+        if wanted.key_id is None:
+            return wanted
+        return replace(wanted, key_id=await self._keys.public_id_of(wanted.key_id))
 
     async def lines(
         self, wanted: UsageFilter, *, by: str, limit: int, skip: int
     ) -> list[dict[str, Any]]:
         async with _answering():
+            wanted = await self._by_public_id(wanted)
             found = await self._summary.lines(wanted, by=by, limit=limit, skip=skip)
         return [line_document(line, by=by) for line in found]
 
     async def require_user(self, user_id: str) -> None:
         """Deleted users were known, and so is whoever has used something. Raises NotFound."""
         async with _answering():
-            if await self._users.exists(user_id):
+            if await self._users.was_known(user_id):
                 return
         if not (await self.page(UsageFilter(user=user_id), limit=1)).entries:
             raise NotFound(f"User with id '{user_id}' not found", code="user_not_found")
@@ -155,7 +180,7 @@ async def _entries(
     page = await usage.page(wanted, limit=EXPORT_PAGE if is_file else limit, skip=skip, after=after)
     if is_file:
         return _file("usage", _every_page(usage, wanted, page), FIELDS)
-    answer = _json(to_json(map(entry_document, page.entries)))
+    answer = _json(to_json(await usage.documents(page.entries)))
     if page.next is not None:
         answer.headers[NEXT] = str(page.next)
     return answer
@@ -166,7 +191,7 @@ async def _every_page(
 ) -> AsyncIterator[Sequence[Sequence[Cell]]]:
     """One page is held at a time: the next is read when the client has taken this one."""
     while True:
-        yield [list(entry_document(entry).values()) for entry in page.entries]
+        yield [list(document.values()) for document in await usage.documents(page.entries)]
         if page.next is None:
             return
         page = await usage.page(wanted, limit=EXPORT_PAGE, after=page.next)

@@ -26,6 +26,7 @@ from shared.postgres.users import NewUser, UserChange, UserInfo
 
 
 def router(management: Management, prefix: str) -> APIRouter:
+    """An id may hold `/`. `/usage` behind it is another router's, which has to come first."""
     routes = APIRouter(
         prefix=f"{prefix}/users",
         tags=["users"],
@@ -46,13 +47,13 @@ def router(management: Management, prefix: str) -> APIRouter:
         """All users that are not deleted, in the order they were made."""
         return answer(await shown(*await users.list_users(tenant=tenant, skip=skip, limit=limit)))
 
-    @routes.get("/{user_id}", **documented("get_user", "User", "404"))
+    @routes.get("/{user_id:path}", **documented("get_user", "User", "404"))
     async def get_user(user_id: InPath, tenant: Tenant = DEFAULT_TENANT) -> Response:
         """One user, with what was spent."""
         [document] = await shown(await users.get(user_id, tenant=tenant))
         return answer(document)
 
-    @routes.patch("/{user_id}", **documented("update_user", "User", "404"))
+    @routes.patch("/{user_id:path}", **documented("update_user", "User", "404"))
     async def update_user(
         request: Request, user_id: InPath, body: UserChangeBody, tenant: Tenant = DEFAULT_TENANT
     ) -> Response:
@@ -63,7 +64,7 @@ def router(management: Management, prefix: str) -> APIRouter:
         [document] = await shown(changed)
         return answer(document)
 
-    @routes.delete("/{user_id}", **documented("delete_user", None, "404"))
+    @routes.delete("/{user_id:path}", **documented("delete_user", None, "404"))
     async def delete_user(
         request: Request, user_id: InPath, tenant: Tenant = DEFAULT_TENANT
     ) -> Response:

@@ -1,6 +1,6 @@
 """Transcriptions: the form that is asked with, and the answer where it is JSON."""
 
-from api.schemas.terms import NUMBER, OBJECT, STRING, Json
+from api.schemas.terms import NUMBER, OBJECT, STRING, USER, Json
 from shared.dialects.transcription import DEFAULT_FORMAT, FORMATS
 
 TRUTH: Json = {**STRING, "enum": ["true", "false"], "default": "false"}
@@ -21,6 +21,7 @@ TRANSCRIPTION_REQUEST: Json = {
         "prompt": STRING,
         "response_format": {**STRING, "enum": list(FORMATS), "default": DEFAULT_FORMAT},
         "temperature": NUMBER,
+        "user": USER,
         "ollm::tags": {**STRING, "description": "Labels kept with the spend row, as JSON."},
         "ollm::dryrun": TRUTH,
         "ollm::deny_unknown_fields": TRUTH,

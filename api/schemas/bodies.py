@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
 
 from shared.account import MAX_BUDGET_USD
-from shared.caller import DEFAULT_TENANT, Scope
+from shared.caller import DEFAULT_TENANT, Scope, UserField
 from shared.job import Lane
 from shared.money import settle
 from shared.price import MAX_PRICE
@@ -97,7 +97,6 @@ Network = Annotated[str, StringConstraints(max_length=MAX_NAME), AfterValidator(
 Scopes = Annotated[list[Scope], Field(max_length=MAX_ITEMS)]
 Models = Annotated[list[ModelKey], Field(max_length=MAX_ITEMS)]
 Networks = Annotated[list[Network], Field(max_length=MAX_NETWORKS)]
-UserField = Literal["attribute", "bill"]
 Usd = Annotated[
     Decimal,
     Field(ge=0, le=MAX_BUDGET_USD),
@@ -158,7 +157,9 @@ class NewKeyBody(BaseModel):
     allowed_models: Models | None = Field(
         None, description='Null and `["*"]`: every model; `[]`: none.'
     )
-    user_field: UserField = "attribute"
+    user_field: UserField | None = Field(
+        None, description="Null: as the catalog's `compat.user_field` says."
+    )
     limits: LimitsBody = LimitsBody()
     ip_allow_list: Networks = []
     budget_id: Name | None = Field(None, description="A budget of its own, beside its user's.")

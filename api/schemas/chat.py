@@ -11,6 +11,7 @@ from api.schemas.terms import (
     OBJECT,
     STRING,
     TAGS,
+    USER,
     Json,
 )
 from shared.dialects.chat import RESPONSE_FORMATS, SERVICE_TIERS
@@ -61,7 +62,7 @@ CHAT_FIELDS: dict[str, Json] = {
     "seed": INT32,
     "reasoning_effort": STRING,
     "verbosity": STRING,
-    "user": STRING,
+    "user": USER,
     "service_tier": {**STRING, "enum": list(SERVICE_TIERS), "default": "auto"},
     "stream": {**BOOLEAN, "default": False},
     "stream_options": {"type": "object", "properties": {"include_usage": BOOLEAN}},
@@ -104,6 +105,7 @@ USAGE: Json = {
         "prompt_tokens": COUNT,
         "completion_tokens": COUNT,
         "total_tokens": COUNT,
+        "cost": {**NUMBER, "description": "US dollars; where the operator wants it told."},
     },
     "additionalProperties": True,
 }

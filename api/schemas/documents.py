@@ -10,6 +10,7 @@ from api.schemas.terms import (
     OBJECT,
     STRING,
     TAGS,
+    USER,
     Json,
 )
 from shared.dialects.embeddings import ENCODINGS, MAX_INPUTS
@@ -37,7 +38,7 @@ EMBEDDINGS_REQUEST: Json = {
         },
         "dimensions": {**INT32, "minimum": 1},
         "encoding_format": {**STRING, "enum": list(ENCODINGS), "default": "float"},
-        "user": STRING,
+        "user": USER,
         "ollm::tags": TAGS,
         "ollm::cache_options": CACHE_OPTIONS,
         "ollm::dryrun": DRYRUN,
@@ -93,6 +94,7 @@ RERANK_REQUEST: Json = {
         "top_n": {**INT32, "minimum": 1},
         "return_documents": BOOLEAN,
         "max_tokens_per_doc": INT32,
+        "user": USER,
         "ollm::tags": TAGS,
         "ollm::dryrun": DRYRUN,
         "ollm::deny_unknown_fields": {**BOOLEAN, "default": False},

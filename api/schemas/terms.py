@@ -7,6 +7,11 @@ from shared.job import CACHE_MODES
 Json = dict[str, Any]
 
 STRING: Json = {"type": "string"}
+USER: Json = {
+    **STRING,
+    "description": "Kept as the tag `end_user`. With the master key, and with keys that bill by it,"
+    " it names the billed user.",
+}
 
 NUMBER: Json = {"type": "number"}
 

@@ -13,7 +13,10 @@ _COUNT_OR_NONE: Json = {"type": ["integer", "null"], "minimum": 0}
 _ENTRY: dict[str, Json] = {
     "id": {**STRING, "description": "The request's `x-request-id`."},
     "user_id": _TEXT_OR_NONE,
-    "api_key_id": _TEXT_OR_NONE,
+    "api_key_id": {
+        **_TEXT_OR_NONE,
+        "description": "As `/v1/keys` has it; null once it is deleted.",
+    },
     "timestamp": {**STRING, "format": "date-time"},
     "model": STRING,
     "provider": _TEXT_OR_NONE,
@@ -24,6 +27,7 @@ _ENTRY: dict[str, Json] = {
     "cost": {"type": ["number", "null"], "description": "US dollars, exactly."},
     "status": {"enum": ["success", "error"]},
     "error_message": _TEXT_OR_NONE,
+    "api_key_public_id": _TEXT_OR_NONE,
 }
 
 _LINE: dict[str, Json] = {

@@ -49,7 +49,7 @@ class Rollups:
         Of hours whose rows may have been forgotten by now (`keep_days`) the sums stay as they are.
         """
         now = await self._now()
-        oldest = now - timedelta(days=keep_days) + HOUR if keep_days else EPOCH
+        oldest = _oldest(now, keep_days)
         stale = [hour for hour in await self.stale_hours() if hour >= oldest]
         for hour in stale[:most]:
             await self.recompute(hour)
@@ -61,6 +61,10 @@ class Rollups:
             {"until": microseconds(now) // 1000},
         )
         return Round(len(stale), now)
+
+    async def oldest(self, keep_days: int) -> datetime:
+        """Hours that began before it may lack rows by policy."""
+        return _oldest(await self._now(), keep_days)
 
     async def until(self) -> datetime:
         """Of the last whole round, by the server's clock."""
@@ -108,6 +112,10 @@ class Rollups:
         ((now,),) = await self._store.query("SELECT now64(3, 'UTC')")
         found: datetime = now
         return found
+
+
+def _oldest(now: datetime, keep_days: int) -> datetime:
+    return now - timedelta(days=keep_days) + HOUR if keep_days else EPOCH
 
 
 def _replacing(table: str, key: str, fresh: str) -> str:

@@ -44,7 +44,6 @@ _UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a
 class ChatRequest(InferenceRequest, frozen=True, kw_only=True):
     """A checked chat completion."""
 
-    user: str | None = None
     max_output: int | None = None
     """The smaller of the two token caps, where the client set one."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.dialects.faults import INT32_MAX, bad, integer, missing, text
+from shared.dialects.faults import INT32_MAX, bad, integer, missing
 from shared.dialects.request import (
     InferenceRequest,
     check_cache_options,
@@ -12,6 +12,7 @@ from shared.dialects.request import (
     read_model,
     read_own_tags,
     read_truth,
+    read_user,
     refuse_twice,
 )
 
@@ -38,8 +39,6 @@ def parse(body: bytes) -> InferenceRequest:
     encoding = fields.get("encoding_format")
     if encoding is not None and encoding not in ENCODINGS:
         raise bad("encoding_format", "must be one of 'float', 'base64'", "literal_error")
-    if fields.get("user") is not None:
-        text("user", fields["user"])
     if (cache := fields.get("ollm::cache_options")) is not None:
         check_cache_options("ollm::cache_options", cache)
     if read_truth(fields, "ollm::deny_unknown_fields"):
@@ -48,6 +47,7 @@ def parse(body: bytes) -> InferenceRequest:
     return InferenceRequest(
         fields=fields,
         model=model,
+        user=read_user(fields),
         tags=read_own_tags(fields),
         dryrun=read_truth(fields, "ollm::dryrun"),
         include_raw_response=read_truth(fields, "ollm::include_raw_response"),

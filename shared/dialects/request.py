@@ -12,11 +12,12 @@ from shared.dialects.faults import (
     integer,
     is_object,
     missing,
+    text,
     truth,
 )
-from shared.dialects.tags import MAX_TAG_BYTES, USER_AGENT_TAG, read_tags
+from shared.dialects.tags import END_USER_TAG, USER_AGENT_TAG, cut, read_tags
 from shared.errors import Fault, InvalidRequest
-from shared.job import CACHE_MODES
+from shared.job import CACHE_MODES, JobHeader
 
 OURS = "ollm::"
 """Fields with this prefix are for the gateway and never leave it."""
@@ -36,6 +37,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]
     model: str
     """The selector as the client wrote it."""
+    user: str | None = None
+    """Whom the client says it is for: a label, or whom to bill."""
     stream: bool = False
     include_usage: bool = False
     """`stream_options.include_usage`: the client wants the usage chunk."""
@@ -109,6 +112,14 @@ def read_own_tags(fields: dict[str, Any]) -> dict[str, str]:
     return {} if given is None else read_tags("ollm::tags", given)
 
 
+def read_user(fields: dict[str, Any]) -> str | None:
+    """Raises InvalidRequest."""
+    user: str | None = fields.get("user")
+    if user is not None:
+        text("user", user)
+    return user
+
+
 def check_cache_options(name: str, value: Any) -> None:
     """Raises InvalidRequest."""
     if type(value) is not dict:
@@ -154,6 +165,17 @@ def deny_unknown(fields: dict[str, Any], known: frozenset[str]) -> None:
         )
 
 
+def of_job(header: JobHeader, body: bytes) -> dict[str, Any]:
+    """The document of a job, with nothing in it that is between the client and us alone.
+
+    Raises InvalidRequest.
+    """
+    fields = decode(body)
+    if header.selector_is_billed:
+        fields.pop("user", None)
+    return fields
+
+
 def without_ours(fields: dict[str, Any], upstream_model: str) -> dict[str, Any]:
     """The document for a provider: the gateway's own fields removed, the model renamed."""
     document = {name: value for name, value in fields.items() if not name.startswith(OURS)}
@@ -168,8 +190,12 @@ def tags_or_user_agent(request: InferenceRequest, user_agent: str | None) -> dic
     name = user_agent.strip()
     if not name.isprintable():
         name = "".join(c if c.isprintable() else " " for c in user_agent).strip()
-    cut = name.encode()[:MAX_TAG_BYTES].decode(errors="ignore")
-    return {USER_AGENT_TAG: cut} if cut else {}
+    return {USER_AGENT_TAG: cut(name)} if name else {}
+
+
+def with_end_user(tags: dict[str, str], user: str | None) -> dict[str, str]:
+    """The tags and, unless the client has set that one itself, whom the request is for."""
+    return {END_USER_TAG: cut(user), **tags} if user else tags
 
 
 def _not_json(message: str) -> InvalidRequest:

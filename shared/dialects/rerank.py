@@ -10,6 +10,7 @@ from shared.dialects.request import (
     read_model,
     read_own_tags,
     read_truth,
+    read_user,
     refuse_twice,
 )
 
@@ -17,7 +18,7 @@ MAX_DOCUMENTS = 10_000
 """Ten times what providers take; each is checked."""
 
 KNOWN_FIELDS = frozenset(
-    "model query documents top_n return_documents max_tokens_per_doc ollm::tags ollm::dryrun"
+    "model query documents top_n return_documents max_tokens_per_doc user ollm::tags ollm::dryrun"
     " ollm::deny_unknown_fields".split()
 )
 
@@ -41,6 +42,7 @@ def parse(body: bytes) -> InferenceRequest:
     return InferenceRequest(
         fields=fields,
         model=model,
+        user=read_user(fields),
         tags=read_own_tags(fields),
         dryrun=read_truth(fields, "ollm::dryrun"),
     )

@@ -9,6 +9,7 @@ MAX_TAG_BYTES = 256
 """Of a key, and of a value."""
 USER_AGENT_TAG = "application"
 PLAYGROUND = "playground"
+END_USER_TAG = "end_user"
 
 
 def read_tags(path: str, given: Any) -> dict[str, str]:
@@ -24,6 +25,11 @@ def read_tags(path: str, given: Any) -> dict[str, str]:
         del tags["source"]
         tags[USER_AGENT_TAG] = PLAYGROUND
     return tags
+
+
+def cut(value: str) -> str:
+    """As much of a value of ours as a tag holds."""
+    return value[:MAX_TAG_BYTES].encode()[:MAX_TAG_BYTES].decode(errors="ignore")
 
 
 def _pairs_of_map(path: str, given: Any) -> list[tuple[str, str, str]]:

@@ -15,6 +15,7 @@ JSON_FORMATS = frozenset({"json", "verbose_json"})
 DENY_UNKNOWN = "ollm::deny_unknown_fields"
 OWN_TRUTHS = ("ollm::dryrun", DENY_UNKNOWN)
 MODEL = "model"
+USER = "user"
 TAGS = "ollm::tags"
 ONE_TAG = "ollm::tags["
 REPEATABLE = "[]"
@@ -22,7 +23,7 @@ REPEATABLE = "[]"
 
 KNOWN_FIELDS = frozenset(
     "model language prompt response_format temperature timestamp_granularities[] include[] stream"
-    " ollm::tags ollm::dryrun ollm::deny_unknown_fields".split()
+    " user ollm::tags ollm::dryrun ollm::deny_unknown_fields".split()
 )
 
 
@@ -32,6 +33,7 @@ class Fields:
     def __init__(self) -> None:
         self._given: list[tuple[str, str]] = []
         self._is_admitted = False
+        self._selector_is_billed = False
         self._passed_on = 0
 
     @property
@@ -42,7 +44,7 @@ class Fields:
         """Raises InvalidRequest where the value is not what its name asks for."""
         if _looks_like_model(name):
             raise bad(name, "is not the name of a field", "value_error")
-        if self._is_admitted and name.startswith(OURS) and name != DENY_UNKNOWN:
+        if self._is_admitted and self._is_ours(name) and name != DENY_UNKNOWN:
             raise bad(name, "must stand before the file", "value_error")
         if not name.endswith(REPEATABLE) and self._value(name) is not None:
             raise bad(name, "stands twice in the form", "duplicate_key")
@@ -53,19 +55,26 @@ class Fields:
         """What the provider is to have and was not taken before: all but `model` and our own."""
         fresh, self._passed_on = self._given[self._passed_on :], len(self._given)
         return tuple(
-            (name, value) for name, value in fresh if name != MODEL and not name.startswith(OURS)
+            (name, value) for name, value in fresh if name != MODEL and not self._is_ours(name)
         )
 
-    def request(self) -> InferenceRequest:
+    def _is_ours(self, name: str) -> bool:
+        """Whether it is between the client and us alone."""
+        return name.startswith(OURS) or (name == USER and self._selector_is_billed)
+
+    def request(self, *, selector_is_billed: bool = False) -> InferenceRequest:
         """What the gateway needs to know. What it has not heard of by now comes too late.
+
+        `selector_is_billed`: `user` names the billed user.
 
         Raises InvalidRequest.
         """
-        self._is_admitted = True
+        self._is_admitted, self._selector_is_billed = True, selector_is_billed
         own = {name: value for name, value in self._given if name in (MODEL, *OWN_TRUTHS)}
         return InferenceRequest(
             fields={},
             model=read_model(own),
+            user=self._value(USER),
             tags=read_own_tags({TAGS: self._tags()}),
             dryrun=own.get("ollm::dryrun") == "true",
         )

@@ -1,7 +1,7 @@
 """API keys in Postgres: made, listed, changed, and read in batches by those who check them."""
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -106,7 +106,6 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None
     """Epoch seconds."""
     is_active: bool
-    user_is_blocked: bool
     previous_sha256: bytes | None = None
     previous_valid_until: float = 0.0
     """Epoch seconds: until then the secret before the last rotation works too."""
@@ -184,6 +183,23 @@ class KeyStore:
         async with self._engine.connect() as connection:
             rows = await connection.execute(_RECORDS.where(api_keys.c.public_id.in_(public_ids)))
             return {row.public_id: _record(row) for row in rows}
+
+    async def ids_of(self, public_ids: Collection[str]) -> dict[str, uuid.UUID]:
+        """The ids of those keys that exist, in one query."""
+        query = select(api_keys.c.public_id, api_keys.c.id)
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query.where(api_keys.c.public_id.in_(public_ids)))
+            return {row.public_id: row.id for row in rows}
+
+    async def public_id_of(self, key_id: str) -> str:
+        """Of the key that has this id; else the id as it was given."""
+        if (wanted := parse_uuid(key_id)) is None:
+            return key_id
+        async with self._engine.connect() as connection:
+            found: str | None = await connection.scalar(
+                select(api_keys.c.public_id).where(api_keys.c.id == wanted)
+            )
+            return found or key_id
 
     async def get(self, key_id: str) -> KeyInfo:
         """By the key's id, or its public id. Raises NotFound."""
@@ -394,6 +410,7 @@ def _record(row: Row[Any]) -> KeyRecord:
             *user_account(row.tenant, row.user_id, row.user_limits, budget_in(row, "user")),
             *key_account(row.tenant, row.public_id, row.limits, budget_in(row, "key")),
         ),
+        user_is_blocked=row.user_is_blocked,
     )
     until = row.previous_valid_until
     return KeyRecord(
@@ -402,7 +419,6 @@ def _record(row: Row[Any]) -> KeyRecord:
         caller=caller,
         expires_at=None if row.expires_at is None else row.expires_at.timestamp(),
         is_active=row.is_usable,
-        user_is_blocked=row.user_is_blocked,
         previous_sha256=row.previous_sha256,
         previous_valid_until=0.0 if until is None else until.timestamp(),
         networks=tuple(map(_network, row.ip_allow_list)),

@@ -6,18 +6,24 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, exists, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shared.account import RateLimits
+from shared.account import Account, RateLimits
 from shared.caller import DEFAULT_TENANT
 from shared.clock import Clock, utc
 from shared.errors import Conflict, NotFound
+from shared.postgres.accounts import account_columns, budget_in, user_account
 from shared.postgres.audit import Actor, Change, record
 from shared.postgres.budgets import new_window
-from shared.postgres.tables import api_keys, users
+from shared.postgres.tables import api_keys, budgets, users
 from shared.spend import Spender
+
+UserName = tuple[str, str]
+"""The tenant, and the user's id in it."""
+MAX_USER_ID = 255
+"""Characters: it is part of an index, which bounds it."""
 
 
 class NewUser(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,10 +67,19 @@ class UserInfo(msgspec.Struct, frozen=True, kw_only=True):
         return Spender(self.tenant, self.user_id, self.spend_since)
 
 
+class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What billing a user needs."""
+
+    tenant: str
+    user_id: str
+    blocked: bool
+    accounts: tuple[Account, ...]
+
+
 class UserStore:
     """Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away.
 
-    A deleted user is hidden from all of them but `create`, which revives it.
+    A deleted user is hidden from all of them but `create`, which revives it, and `was_known`.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
@@ -110,6 +125,21 @@ class UserStore:
         """Raises NotFound."""
         async with self._engine.connect() as connection:
             return await self._find(connection, tenant, user_id)
+
+    async def fetch_many(self, names: Sequence[UserName]) -> dict[UserName, UserRecord]:
+        """The records of those users that exist, in one query."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(
+                _RECORDS.where(tuple_(users.c.tenant, users.c.user_id).in_(names))
+            )
+            return {(row.tenant, row.user_id): _record_of(row) for row in rows}
+
+    async def was_known(self, user_id: str) -> bool:
+        """In any tenant; deleted users count."""
+        if "\x00" in user_id:
+            return False  # Postgres has no such text
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(select(exists().where(users.c.user_id == user_id))))
 
     async def list_users(
         self, *, tenant: str | None = None, skip: int = 0, limit: int = 100
@@ -203,3 +233,25 @@ COLUMNS = [users.c[name] for name in UserInfo.__struct_fields__]
 def info_of(row: Row[Any]) -> UserInfo:
     limits = msgspec.convert(row.limits, RateLimits)
     return UserInfo(**{**row._mapping, "limits": limits})
+
+
+_RECORDS = (
+    select(
+        users.c.tenant,
+        users.c.user_id,
+        users.c.blocked,
+        users.c.limits,
+        *account_columns("user", users, budgets),
+    )
+    .select_from(users.outerjoin(budgets, budgets.c.budget_id == users.c.budget_id))
+    .where(users.c.deleted_at.is_(None))
+)
+
+
+def _record_of(row: Row[Any]) -> UserRecord:
+    return UserRecord(
+        tenant=row.tenant,
+        user_id=row.user_id,
+        blocked=row.blocked,
+        accounts=user_account(row.tenant, row.user_id, row.limits, budget_in(row, "user")),
+    )

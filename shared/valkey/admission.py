@@ -87,7 +87,7 @@ class Admission:
         keys = [own.spend_rows, own.sealed_bytes, own.done, own.events]
         args: list[Word] = [
             limits.lane_capacity, limits.max_sealed_bytes, limits.admit_below_backlog,
-            *own.account_prefixes,
+            own.account(""), own.window(""),
         ]  # fmt: skip
         for one in asked:
             header, terms = one.header, one.terms
@@ -98,7 +98,7 @@ class Admission:
 
     async def probe(self, client: Client, request_id: str, terms: Terms) -> None:
         """Counts a request that is refused for another reason. Raises RateLimited, ValkeyAway."""
-        words = (*self.keys.account_prefixes, request_id, pack_terms(terms))
+        words = (self.keys.window(""), request_id, pack_terms(terms))
         refusal = await client.script(PROBE, (self.keys.events,), words)
         if refusal:
             raise_refusal(terms, refusal)
@@ -120,7 +120,6 @@ class Admission:
                 keys.control(""),
                 "waiting" if only_waiting else "",
                 keys.account(""),
-                keys.bucket(""),
             ),
         )
         return answer.decode()

@@ -67,8 +67,7 @@ class Poster:
             self.keys.done,
             self.keys.loads,
         ]
-        accounts, _, buckets = self.keys.account_prefixes
-        args: list[bytes | str | int] = [DONE_MS, accounts, buckets]
+        args: list[bytes | str | int] = [DONE_MS, self.keys.account("")]
         for end in endings:
             keys += (self.keys.job(end.request_id), self.keys.lanes[end.lane])
             args += (end.token, end.entry, end.request_id, *end.charge)

@@ -124,15 +124,6 @@ class ShardKeys:
         """Sorted set with a TTL: request ids by when an account's limit counted them."""
         return self._tag + b"window:" + suffix.encode()
 
-    def bucket(self, suffix: str) -> bytes:
-        """String with a TTL: when an account's tokens of a minute will be full again."""
-        return self._tag + b"bucket:" + suffix.encode()
-
-    @cached_property
-    def account_prefixes(self) -> tuple[bytes, bytes, bytes]:
-        """Of accounts, windows and buckets, for scripts that are told the suffixes."""
-        return self.account(""), self.window(""), self.bucket("")
-
     @cached_property
     def loads(self) -> bytes:
         """String with a TTL: jobs may run that began before an account was loaded."""

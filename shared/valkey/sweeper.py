@@ -47,14 +47,13 @@ class Sweeper:
 
     async def _sweep(self, keys: ShardKeys, page: Sequence[str]) -> list[int]:
         """Looks and removes in one step for each job; of the running ones nothing is sent here."""
-        prefixes = (keys.account(""), keys.bucket(""))
         lanes = tuple(keys.lanes.values())
         with failures():
             async with asyncio.timeout(CALL_SECONDS), self._client.pipeline(False) as pipeline:
                 pipeline.script_load(SWEEP_JOB.text)
                 for job in page:
                     names = (keys.job(job), keys.sealed_bytes, *lanes)
-                    words = (SWEEP_JOB.sha, len(names), *names, *prefixes, job)
+                    words = (SWEEP_JOB.sha, len(names), *names, keys.account(""), job)
                     pipeline.execute_command("EVALSHA", *words)
                 _sha, *ended = await pipeline.execute()
                 return ended
@@ -122,8 +121,7 @@ class Sweeper:
         names = (keys.job(request_id), keys.done, keys.lanes[lane], keys.sealed_bytes)
         outcome = await self._ask(
             *("EVAL", CANCEL.text, len(names), *names),
-            *(request_id, DONE_MS, keys.control(""), "waiting"),
-            *(keys.account(""), keys.bucket("")),
+            *(request_id, DONE_MS, keys.control(""), "waiting", keys.account("")),
         )
         return bool(outcome == b"removed")
 

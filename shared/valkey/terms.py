@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.account import Account, Budget
-from shared.errors import NotPermitted, TooManyRequests
+from shared.errors import Internal, NotPermitted, TooManyRequests
 from shared.hold import Hold
 
 NEVER = 0
@@ -106,11 +106,13 @@ class RateLimited(TooManyRequests):
 
 
 def raise_refusal(terms: Terms, refusal: Sequence[Any]) -> None:
-    """Raises Unloaded, TooManyRequests or NotPermitted, as a script's refusal says."""
+    """Raises Unloaded, TooManyRequests, NotPermitted, or Internal (see Valkey's log), as a script's refusal says."""
     word, number, wait_ms, limit = refusal
     account, wait = terms.accounts[number - 1], wait_ms / 1000
     if word == b"unloaded":
         raise Unloaded(account)
+    if word == b"failed":
+        raise Internal("The budget of the request could not be looked at.")
     if word == b"budget":
         which = "budget" if account.kind == "user" else "its budget"
         raise NotPermitted(f"{account.shown} has exceeded {which} limit", code="budget_exceeded")

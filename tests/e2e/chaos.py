@@ -3,10 +3,11 @@
 import asyncio
 import os
 import random
+import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -37,14 +38,24 @@ async def eventually(holds: Callable[[], bool], seconds: float) -> None:
             await asyncio.sleep(POLL_SECONDS)
 
 
+OUTAGE_SECONDS = 3.0
+"""Longer than a request waits for a store (2 s): some of these outages are felt."""
+OUTAGES = 0.25
+STORES = frozenset({"valkey", "clickhouse", "postgres"})
+
+
 class Killer:
-    """SIGKILL at random moments, each role as often as the others, in random order."""
+    """SIGKILL at random moments, each role as often as the others, in random order.
+
+    A part of the stores' deaths are outages: the supervisor is held, and starts nothing meanwhile.
+    """
 
     def __init__(self, gateway: StartedGateway, roles: Sequence[str], rng: random.Random) -> None:
         self._gateway = gateway
         self._roles = roles
         self._rng = rng
         self.kills: Counter[str] = Counter()
+        self.outages = 0
 
     async def run(self, count: int, seconds: float) -> None:
         """`count` kills at random moments within the time; what dies is started again."""
@@ -60,11 +71,29 @@ class Killer:
     async def _kill_one(self, role: str) -> None:
         # The one before it may still be being replaced.
         await eventually(lambda: bool(self._alive(role)), STILL_ALIVE_SECONDS)
-        os.kill(self._rng.choice(self._alive(role)), signal.SIGKILL)
-        self.kills[role] += 1
+        is_outage = role in STORES and self._rng.random() < OUTAGES
+        with self._held_supervisor() if is_outage else nullcontext():
+            os.kill(self._rng.choice(self._alive(role)), signal.SIGKILL)
+            self.kills[role] += 1
+            if is_outage:
+                self.outages += 1
+                await asyncio.sleep(OUTAGE_SECONDS)
+
+    @contextmanager
+    def _held_supervisor(self) -> Iterator[None]:
+        supervisor = self._gateway.process
+        assert supervisor is not None
+        supervisor.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            supervisor.send_signal(signal.SIGCONT)
 
     def _alive(self, role: str) -> list[int]:
         return list(filter(runs, self._gateway.ready.pids.get(role, [])))
+
+
+FAILED_START = re.compile(rb'"action": "(api|worker)_failed".*catalog_watch\.py.{1,20}in start\b')
 
 
 class Logs:
@@ -75,12 +104,15 @@ class Logs:
         self._seen = {file.name: file.stat().st_size for file in self._folder.glob("*.log")}
 
     def tracebacks(self) -> list[str]:
-        """Lines that tell of an exception nobody expected."""
+        """Lines that tell of an exception nobody expected.
+
+        A process that starts while Postgres is away fails, and is started again.
+        """
         return [
             f"{file.name}: {line[:2000].decode(errors='replace')}"
             for file in sorted(self._folder.glob("*.log"))
             for line in file.read_bytes()[self._seen.get(file.name, 0) :].splitlines()
-            if b"Traceback" in line
+            if b"Traceback" in line and not FAILED_START.search(line)
         ]
 
 

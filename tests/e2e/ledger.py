@@ -13,6 +13,7 @@ from clickhouse_connect.driver.client import Client
 from typing_extensions import override
 
 from api.cli.ready import Ready
+from tests.e2e.agreement import PROFILES, Agreement, Row
 from workers.simulator.ledger import Call
 
 PAGE_CALLS = 10_000
@@ -25,21 +26,6 @@ NEVER_SENT = frozenset(
 class Page(msgspec.Struct):
     calls: list[Call]
     next_after: int
-
-
-class Row(msgspec.Struct, frozen=True):
-    """What a spend row says of one attempt."""
-
-    row_id: str
-    request_id: str
-    client_request_id: str
-    status: str
-    error_code: str
-    usage_source: str
-    input_tokens: int
-    output_tokens: int
-    attempt: int
-    model: str
 
 
 COLUMNS = (
@@ -76,6 +62,10 @@ class Verdict:
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     lost: int = 0
+    """Rows of calls that reached the provider, and whose worker died."""
+    cached: int = 0
+    dry_runs: int = 0
+    """Calls that have no row, as they must not."""
     never_sent: int = 0
     """Rows of attempts that ended before the provider had read their request."""
 
@@ -90,6 +80,7 @@ class Verdict:
             f"{self.calls} calls, {self.rows} rows {dict(self.statuses)}: "
             f"{len(self.missing)} missing, {len(self.doubled)} doubled, {len(self.wrong)} wrong, "
             f"{self.lost} lost with their worker, {self.never_sent} ended before they were sent, "
+            f"{self.cached} from the cache, {self.dry_runs} dry runs without a row, "
             f"{self.repeated_inserts} inserts repeated and folded{shown}"
         )
 
@@ -149,8 +140,10 @@ class Books:
             )
         return {row_id: (count, versions) for row_id, count, versions in found.result_rows}
 
-    def reconcile(self, since: Mark) -> Verdict:
-        return reconcile(self.calls(since), self.rows(since), self.raw(since))
+    def reconcile(self, since: Mark, *, dry_profile: str = "") -> Verdict:
+        return reconcile(
+            self.calls(since), self.rows(since), self.raw(since), dry_profile=dry_profile
+        )
 
     @contextmanager
     def _client(self) -> Iterator[Client]:
@@ -162,10 +155,24 @@ class Books:
 
 
 def reconcile(
-    calls: Sequence[Call], rows: Sequence[Row], raw: Mapping[str, tuple[int, int]]
+    calls: Sequence[Call],
+    rows: Sequence[Row],
+    raw: Mapping[str, tuple[int, int]],
+    *,
+    dry_profile: str = "",
 ) -> Verdict:
-    verdict = Verdict(calls=len(calls), rows=len(rows))
+    """`dry_profile`: the provider whose calls were all dry runs, which have no row."""
+    agreement = Agreement()
+    dry = [call for call in calls if call.profile == dry_profile]
+    calls = [call for call in calls if call.profile != dry_profile]
+    verdict = Verdict(calls=len(calls), rows=len(rows), dry_runs=len(dry))
     verdict.statuses.update(row.status for row in rows)
+    dry_ids = {call.client_request_id for call in dry}
+    verdict.wrong += [
+        f"a row of a dry run: {row}"
+        for row in rows
+        if row.row_id in dry_ids or (dry_profile and PROFILES.get(row.provider) == dry_profile)
+    ]
     verdict.repeated_inserts = sum(count - 1 for count, _ in raw.values())
     by_call, by_row = _by_id(calls, verdict), _rows_by_id(rows, verdict)
     verdict.wrong += [
@@ -179,9 +186,10 @@ def reconcile(
             verdict.missing.append(_told(call))
         else:
             verdict.wrong += [
-                f"{wrong}: {row} {_told(call)}" for wrong in _disagreements(call, row)
+                f"{wrong}: {row} {_told(call)}" for wrong in agreement.faults(call, row)
             ]
     for row_id, row in by_row.items():
+        verdict.wrong += [f"{wrong}: {row}" for wrong in agreement.money_faults(row)]
         if row_id not in by_call:
             _without_call(row, verdict)
         elif row.status == "lost":
@@ -211,22 +219,11 @@ def _rows_by_id(rows: Sequence[Row], verdict: Verdict) -> dict[str, Row]:
     return found
 
 
-def _disagreements(call: Call, row: Row) -> Iterator[str]:
-    if row.usage_source == "provider" and (row.input_tokens, row.output_tokens) != (
-        call.prompt_tokens,
-        call.completion_tokens,
-    ):
-        yield "the provider's own tokens differ"
-    if row.usage_source == "estimated" and row.output_tokens > call.completion_tokens:
-        yield "more tokens estimated than were written"
-    if row.usage_source == "none" and row.output_tokens:
-        yield "tokens from nowhere"
-    if row.status == "completed" and call.status != "completed":
-        yield "a completed row of a call that was not"
-
-
 def _without_call(row: Row, verdict: Verdict) -> None:
     """A worker may die, or its client leave, between the record and the send."""
+    if row.cached and row.status == "completed":
+        verdict.cached += 1
+        return
     unsent = row.status in ("lost", "cancelled") or (
         row.status == "failed" and row.error_code in NEVER_SENT
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle, islice, product
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 ANSWER_SECONDS = 60.0
@@ -58,7 +58,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One request of the load."""
+    """One request of the load: a chat; `mixture` has further kinds."""
+
+    path: ClassVar[str] = "/v1/chat/completions"
+    content_type: ClassVar[str] = "application/json"
 
     number: int
     model: str
@@ -72,10 +75,20 @@ class Order:
         return self.model in FAULTS or (self.stream and self.model == UNENDED)
 
     def body(self) -> bytes:
+        return json.dumps(self.members()).encode()
+
+    def members(self) -> dict[str, Any]:
         message = {"role": "user", "content": self.text}
-        return json.dumps(
-            {"model": self.model, "stream": self.stream, "messages": [message]}
-        ).encode()
+        return {"model": self.model, "stream": self.stream, "messages": [message]}
+
+    def wrong_in(self, document: dict[str, Any], shown: bytes) -> str:
+        """What makes a whole answer another than the one to this request."""
+        choice = (document.get("choices") or [{}])[0]
+        if choice.get("message", {}).get("content") != self.text:
+            return f"not an echo: {shown!r}"
+        if choice.get("finish_reason") != "stop":
+            return f"finish_reason {choice.get('finish_reason')!r}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +97,8 @@ class Result:
     outcome: Outcome
     detail: str = ""
     request_id: str = ""
+    cost_usd: str = ""
+    """As the client was told; streams do not tell it."""
     seconds: float = 0.0
 
 
@@ -172,6 +187,7 @@ class Load:
             outcome=outcome,
             detail=detail,
             request_id=reply.headers.get("x-request-id", ""),
+            cost_usd=reply.headers.get("x-ollm-cost-usd", ""),
             seconds=asyncio.get_running_loop().time() - began,
         )
 
@@ -196,9 +212,9 @@ class Load:
     def _request(self, order: Order) -> bytes:
         body = order.body()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\n"
+            f"POST {order.path} HTTP/1.1\r\n"
             f"host: {self._host}\r\nauthorization: Bearer {self._api_key}\r\n"
-            "content-type: application/json\r\nconnection: close\r\n"
+            f"content-type: {order.content_type}\r\nconnection: close\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -261,14 +277,10 @@ def _judge_error(reply: Reply) -> tuple[Outcome, str]:
 def _judge_whole(order: Order, reply: Reply) -> tuple[Outcome, str]:
     if not reply.framing_ended:
         return Outcome.CUT, ""
-    choice = (_json(reply.body).get("choices") or [{}])[0]
     if order.must_fail:
         return Outcome.WRONG, f"{order.model} answered {reply.body[:200]!r}"
-    if choice.get("message", {}).get("content") != order.text:
-        return Outcome.WRONG, f"not an echo: {reply.body[:200]!r}"
-    if choice.get("finish_reason") != "stop":
-        return Outcome.WRONG, f"finish_reason {choice.get('finish_reason')!r}"
-    return Outcome.COMPLETE, ""
+    wrong = order.wrong_in(_json(reply.body), reply.body[:200])
+    return (Outcome.WRONG, wrong) if wrong else (Outcome.COMPLETE, "")
 
 
 @dataclass(slots=True)

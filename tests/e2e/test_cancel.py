@@ -15,8 +15,9 @@ import redis
 
 from shared.job import LANES
 from shared.valkey.keys import ShardKeys
+from tests.e2e.agreement import Row
 from tests.e2e.chaos import pace
-from tests.e2e.ledger import Books, Row
+from tests.e2e.ledger import Books
 from tests.e2e.load import Order
 from tests.e2e.started import StartedGateway, until
 from tests.e2e.stillness import until_still

@@ -70,6 +70,39 @@ def test_a_price_is_set_and_deleted_by_hand(gateway: StartedGateway) -> None:
     assert gateway.run("pricing", "create", "nobody:m", "1", "1").returncode == 1
 
 
+def test_one_amount_of_a_price_is_changed_at_its_time(gateway: StartedGateway) -> None:
+    key = f"openai:{uuid.uuid4().hex}"
+    first = shown(gateway, "pricing", "create", key, "1", "2", "--cache-read-price=0.5")
+    changed = shown(gateway, "pricing", "update", key, "--output-price=2.25")
+    said_then = {"output_price_per_million": 2.25, "updated_at": changed["updated_at"]}
+    assert changed == {**first, **said_then}
+    assert len(said(gateway, "pricing", "history", key).splitlines()) == 2
+    absent = gateway.run("pricing", "update", key, "--output-price=1", "--effective-at=2100-01-01")
+    assert absent.returncode == 1
+    assert "has no price from 2100-01-01" in absent.stderr
+    said(gateway, "pricing", "delete", key)
+
+
+def test_list_prices_are_shown_and_taken_over_when_told_to(gateway: StartedGateway) -> None:
+    command = ("pricing", "import", "--model=openai:gpt-4o")
+    before = said(gateway, "pricing", "list")
+    looked = gateway.run(*command)
+    assert looked.returncode == 1, looked.stderr
+    assert "openai:gpt-4o" in looked.stdout
+    assert "nothing is written" in looked.stdout
+    assert said(gateway, "pricing", "list") == before
+    said(gateway, *command, "--accept")
+    price = shown(gateway, "pricing", "show", "openai:gpt-4o")
+    assert 0 < price["cache_read_price_per_million"] < price["input_price_per_million"]
+    assert said(gateway, *command) == "nothing differs"
+    (entry,) = read(gateway, "/audit?object_id=openai:gpt-4o&action=pricing.put")
+    assert (entry["actor"], entry["before"]) == ("cli", None)
+    said(gateway, "pricing", "delete", "openai:gpt-4o")
+    unknown = gateway.run("pricing", "import", "--provider=sim")
+    assert unknown.returncode == 0
+    assert "genai-prices has no list of sim; --from names another's" in unknown.stderr
+
+
 def test_a_key_is_changed_rotated_and_deleted_by_hand(gateway: StartedGateway) -> None:
     key = said(gateway, "keys", "create", "--name=by hand", "--allow-from=192.0.2.0/24")
 

@@ -16,6 +16,8 @@ import pytest
 from tests.e2e.started import GATEWAY, StartedGateway, until
 
 MODEL, KEY = "phala_sim_chat", "phala_sim:sim/chat"
+PAYER = "payer-of-prices"
+"""Whom the master key bills."""
 SECONDS_TO_TAKE_EFFECT = 1.0
 BUILT_IN = (files("shared") / "gateway.toml").read_text()
 
@@ -25,6 +27,7 @@ def client(gateway: StartedGateway) -> Iterator[httpx.Client]:
     """With the master key. Prices that a test leaves behind are deleted."""
     headers = {"authorization": f"Bearer {gateway.ready.master_key}"}
     with httpx.Client(base_url=gateway.ready.base_url, headers=headers, timeout=30) as client:
+        assert client.post("/v1/users", json={"user_id": PAYER}).status_code in (200, 409)
         yield client
         for key in (KEY, MODEL):
             client.delete(f"/v1/pricing/{key}")
@@ -46,7 +49,8 @@ def put(client: httpx.Client, dollars: int, key: str = KEY, **more: Any) -> None
 
 
 def ask(client: httpx.Client, **more: Any) -> httpx.Response:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "one two"}], **more}
+    messages = [{"role": "user", "content": "one two"}]
+    body = {"model": MODEL, "messages": messages, "user": PAYER, **more}
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 200, answer.text
     return answer
@@ -117,6 +121,7 @@ def test_a_stream_keeps_the_price_it_was_admitted_with(
         "model": MODEL,
         "messages": [{"role": "user", "content": " ".join(["word"] * 80)}],
         "stream": True,
+        "user": PAYER,
     }
     try:
         with client.stream("POST", "/v1/chat/completions", json=body) as slow:

@@ -38,7 +38,9 @@ async def test_what_is_applied_is_active_and_comes_back_the_same(engine):
     assert found is not None
     assert found.hash == DEFAULT.hash
     assert found.to_json() == DEFAULT.to_json()
-    assert found.document.models["sim_echo"].price.cached_input == Decimal("0.25")
+    price = found.document.models["sim_echo"].price
+    assert price is not None
+    assert price.cached_input == Decimal("0.25")
 
 
 async def test_the_last_applied_is_active_and_the_others_are_kept(engine):

@@ -18,6 +18,7 @@ from api.cli import list_client
 from api.cli.list_client import NotAnswered, Source, ask_all
 from api.cli.model_list import ModelList
 from shared.catalog import Catalog, Provider
+from shared.price import UNPRICED
 from tests.integration.test_simulator import Running, simulator
 
 KEY = "sk-very-secret"
@@ -88,10 +89,11 @@ def test_every_providers_list_is_understood_and_written_when_told_to(
         "phala": (128_000, None),
         "vercel": (128_000, 16_384),
     }
-    prices = {name: (model.price.input, model.price.output) for name, model in found.items()}
+    listed = {name: model.price or UNPRICED for name, model in found.items()}
+    prices = {name: (price.input, price.output) for name, price in listed.items()}
     chat = (Decimal("0.5"), Decimal("1.5"))
     assert prices == {"openai": (0, 0), "near": chat, "phala": chat, "vercel": chat}
-    assert found["vercel"].price.cached_input == Decimal("0.25")
+    assert listed["vercel"].cached_input == Decimal("0.25")
     assert found["near"].active
     assert after.startswith("# Ours.\n")
     assert after.count("# only") == 4

@@ -10,7 +10,14 @@ import pytest
 from shared.catalog import Catalog
 from shared.usage import Usage
 from tests.catalogs import a_catalog
-from tests.integration.provider import Call, Script, fails, scripted, speaks_and_stops
+from tests.integration.provider import (
+    Call,
+    Script,
+    a_completion,
+    fails,
+    scripted,
+    speaks_and_stops,
+)
 from tests.integration.queue import Queue
 from tests.integration.test_simulator import Running, simulator
 from tests.integration.worker import PATIENT, PRICE, Asker, a_worker, one_model
@@ -190,3 +197,23 @@ async def test_a_dry_run_that_fails_over_leaves_no_row_either(valkey_db: str, qu
             await queue.admission.cancel(queue.client, dry.request_id, dry.lane)
             assert (await asker.ended(dry)).error.code == "client_disconnected"
     assert await queue.spend_rows() == []
+
+
+@pytest.mark.parametrize(("is_billed", "passed_on"), [(True, None), (False, "ann")])
+@pytest.mark.parametrize("endpoint", ["chat.completions", "embeddings", "rerank"])
+async def test_a_provider_gets_the_user_unless_it_is_whom_we_bill(
+    valkey_db: str, queue: Queue, endpoint: str, is_billed: bool, passed_on: str | None
+) -> None:
+    answer = {
+        **a_completion(), "data": [{"embedding": [1]}],
+        "results": [{"index": 0, "relevance_score": 1}],
+    }  # fmt: skip
+    async with scripted(says(answer)) as provider:
+        catalog = one_model(provider.url)
+        asker = Asker(queue, catalog)
+        body = {**EMBED, **RERANK, "user": "ann"}
+        async with a_worker(valkey_db, catalog):
+            job = await asker.ask(endpoint=endpoint, body=body, selector_is_billed=is_billed)
+            assert (await asker.ended(job)).answer.body
+    (call,) = provider.calls
+    assert call.document.get("user") == passed_on

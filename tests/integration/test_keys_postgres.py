@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import override
 
-from api.key_cache import VALID_SECONDS, KeyCache
+from api.key_cache import KeyCache
+from api.record_cache import VALID_SECONDS
 from shared.api_key import ApiKey, is_secret
 from shared.clock import StillClock, SystemClock
 from shared.errors import NotFound, Overloaded
@@ -53,7 +54,7 @@ async def test_a_key_comes_back_as_the_caller_it_was_made_for(store):
     record = (await store.fetch_many([key.public_id]))[key.public_id]
     assert is_secret(key.secret.encode(), record.secret_sha256)
     assert record.is_active
-    assert not record.user_is_blocked
+    assert not record.caller.user_is_blocked
     assert record.expires_at == expires_at.timestamp()
     caller = record.caller
     assert (caller.tenant, caller.user, caller.key_id) == ("acme", "u1", key.public_id)
@@ -119,11 +120,11 @@ async def test_a_blocked_user_shows_on_every_key_of_theirs(store, engine):
             update(users).where(users.c.tenant == "default").values(blocked=True)
         )
     found = await store.fetch_many([info.public_id for info in await store.list_keys()])
-    assert {record.caller.tenant: record.user_is_blocked for record in found.values()} == {
+    assert {record.caller.tenant: record.caller.user_is_blocked for record in found.values()} == {
         "default": True,
         "other": False,
     }
-    assert found[key.public_id].user_is_blocked
+    assert found[key.public_id].caller.user_is_blocked
 
 
 async def test_last_use_is_written_once_per_step(engine):

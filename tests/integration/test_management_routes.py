@@ -446,6 +446,48 @@ async def test_with_clickhouse_away_a_user_can_still_be_blocked(environment):
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
+async def test_the_id_of_a_user_may_hold_any_character_raw_or_encoded(client, environment, prefix):
+    store = ClickHouse(environment["CLICKHOUSE_URL"])
+    ids = [
+        "a/b",
+        "/a//b/",
+        "a:b",
+        "100%",
+        "%2F",
+        "a b?c#d&e=f",
+        "ümläut/日本",
+        "usage",
+        "a/usage/b",
+    ]
+    for name in ids:
+        await SpendTable(store).insert([spend_row(tenant="default", user=name)], token=name)
+        paths = [f"{prefix}/users/{quote(name, safe='')}"]
+        if not set("%?#") & set(name):
+            paths.append(f"{prefix}/users/{name}")
+        await made(client, f"{prefix}/users", user_id=name)
+        for path in paths:
+            assert (await client.get(path)).json()["user_id"] == name
+            changed = await client.patch(path, json={"alias": path})
+            assert (changed.json()["user_id"], changed.json()["alias"]) == (name, path)
+            (entry,) = (await client.get(f"{path}/usage")).json()
+            assert entry["user_id"] == name
+        assert (await client.delete(paths[-1])).status_code == 204
+        assert_refused(await client.get(paths[0]), 404, f"User with id '{name}' not found")
+    await store.close()
+
+
+async def test_usage_behind_an_id_is_the_usage_of_the_user_before_it(client):
+    """So a user whose id ends so cannot be read, but everything else can be done with it."""
+    await made(client, "/v1/users", user_id="a/usage")
+    assert (await client.get("/v1/users/a%2Fusage")).status_code == 404
+    assert (await client.get("/v1/users/a/usage/usage")).json() == []
+    assert (await client.patch("/v1/users/a/usage", json={"alias": "x"})).json()["alias"] == "x"
+    assert (await client.delete("/v1/users/a/usage")).status_code == 204
+    assert (await client.get("/v1/users/%00")).status_code == 422
+    assert (await client.get("/v1/users/%00/usage")).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 async def test_budgets_of_keys_soft_limits_and_limits_of_users_are_managed(client, prefix):
     budget = await made(client, f"{prefix}/budgets", max_budget=2, soft_budget=1.5)
     assert (budget["max_budget"], budget["soft_budget"]) == (2, 1.5)

@@ -15,6 +15,8 @@ from shared.account import RateLimits
 from shared.api_key import is_secret
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
+from shared.clickhouse.retention import keep_rows
+from shared.clickhouse.rollups import Rollups
 from shared.clickhouse.spend import SpendTable
 from shared.clickhouse.user_spend import UserSpend
 from shared.clock import StillClock, utc
@@ -380,7 +382,7 @@ async def test_a_change_whose_entry_cannot_be_written_does_not_happen(users, eng
     assert await users.list_users() == []
 
 
-async def test_spend_is_what_was_billed_to_a_user_since_its_beginning(clickhouse_url):
+async def test_spend_is_what_was_billed_to_a_user_or_a_key_since_its_beginning(clickhouse_url):
     await migrate_clickhouse(clickhouse_url)
     clickhouse = ClickHouse(clickhouse_url)
     odd = 'o\'dd \\ "ü"\n'
@@ -414,4 +416,39 @@ async def test_spend_is_what_was_billed_to_a_user_since_its_beginning(clickhouse
     ]  # fmt: skip
     assert await UserSpend(clickhouse).spent_by_key("key_1", later) == Decimal("0.00005402")
     assert await UserSpend(clickhouse).spent_by_keys([]) == []
+    await clickhouse.close()
+
+
+async def test_a_users_spend_outlives_the_rows_that_are_no_longer_kept(clickhouse_url):
+    await migrate_clickhouse(clickhouse_url)
+    clickhouse = ClickHouse(clickhouse_url)
+    table = SpendTable(clickhouse)
+    now = datetime.now(UTC)
+    old, fresh = now - timedelta(days=40), now - timedelta(days=2)
+    rows = [
+        spend_row(1, user="u1", billed=True, created_at=old),
+        spend_row(20, user="u1", billed=True, created_at=old + timedelta(hours=3)),
+        spend_row(300, user="u1", billed=True, created_at=fresh),
+        spend_row(4000, user="u2", billed=True, created_at=old),
+    ]
+    await table.insert(rows, token="one")
+    lifetime = [Spender("default", "u1", None), Spender("default", "u2", None)]
+    asked = [*lifetime, Spender("default", "u1", old + timedelta(hours=1))]
+
+    async def spent() -> list[Decimal]:
+        # One at a time where a user is asked for twice.
+        return [(await UserSpend(clickhouse).spent([one]))[0] for one in asked]
+
+    whole = [Decimal("0.000000321"), Decimal("0.000004"), Decimal("0.00000032")]
+    assert await spent() == whole
+    await Rollups(clickhouse).refresh(most=100)
+    assert await spent() == whole, "what is in both tables counts once"
+    assert await keep_rows(clickhouse, days=30)
+    await clickhouse.command("OPTIMIZE TABLE spend_rows FINAL")
+    assert await table.count() == 1
+    assert await spent() == whole
+    await table.insert([spend_row(5, user="u1", billed=True, created_at=fresh)], token="two")
+    assert await spent() == [
+        amount + (at != 1) * Decimal("0.000000005") for at, amount in enumerate(whole)
+    ]
     await clickhouse.close()

@@ -5,16 +5,18 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate
 from shared.embedded.servers import EmbeddedServers
-from shared.spend import encode_row
+from shared.spend import decode_row, encode_row
 from shared.valkey.client import ValkeyAway
 from shared.valkey.keys import METERING_GROUP, ShardKeys
 from shared.valkey.plain import failures, plain_client
@@ -155,6 +157,43 @@ async def test_rows_that_cannot_be_read_or_stored_are_set_aside_and_the_rest_goe
         b"unreadable",
         b"a value does not fit its column",
     ]
+
+
+async def test_a_row_that_comes_again_with_another_end_replaces_the_first(
+    ledger: Ledger, valkey_db: str, clickhouse_url: str, tmp_path: Path
+) -> None:
+    first, store = spend_row(7), ClickHouse(clickhouse_url)
+    ended = first.ended_at + timedelta(seconds=20)
+    again = replace(first, status="lost", ended_at=ended, cost_usd=Decimal(0))
+    async with process(
+        METERING, tmp_path, VALKEY_URL=valkey_db, CLICKHOUSE_URL=clickhouse_url
+    ) as metering:
+        for row in (first, first, again):  # each alone in its batch
+            await ledger.valkey.xadd(KEYS.spend, {"r": encode_row(row)})
+            await until(ledger.is_empty)
+        assert await metering.stop() == 0
+    assert await store.query("SELECT status, cost_usd FROM spend") == [("lost", Decimal(0))]
+    await store.close()
+
+
+async def test_a_row_the_server_refuses_is_found_in_its_batch_and_set_aside_with_the_reason(
+    ledger: Ledger, valkey_db: str, clickhouse_url: str, tmp_path: Path
+) -> None:
+    store = ClickHouse(clickhouse_url)
+    await store.command("ALTER TABLE spend_rows ADD CONSTRAINT edible CHECK user != 'poison'")
+    await ledger.add(300)
+    await ledger.valkey.xadd(KEYS.spend, {"r": encode_row(spend_row(user="poison"))})
+    await ledger.add(300)
+    async with process(
+        METERING, tmp_path, VALKEY_URL=valkey_db, CLICKHOUSE_URL=clickhouse_url
+    ) as metering:
+        await until(ledger.is_empty)
+        assert metering.actions().count("spend_quarantined") == 1
+    assert await ledger.folded() == ledger.expected
+    ((_, aside),) = await ledger.valkey.xrange(KEYS.spend_quarantine)
+    assert aside[b"reason"] == b"ClickHouse error 469 (VIOLATED_CONSTRAINT)"
+    assert decode_row(aside[b"r"]).user == "poison"
+    await store.close()
 
 
 async def test_rows_wait_for_servers_that_are_away_and_arrive_when_they_are_back(

@@ -1,6 +1,8 @@
 """Workers that stop, die, lose Valkey or get a job nobody can run: what becomes of their jobs."""
 
 import asyncio
+import base64
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +15,7 @@ from shared.job import JobHeader
 from shared.reply import Kind
 from shared.spend import SpendRow, encode_row
 from shared.usage import Usage
+from tests.integration.metering import process
 from tests.integration.provider import (
     Call,
     answers,
@@ -399,3 +402,20 @@ async def test_a_stream_goes_on_without_a_gap_when_valkey_is_killed_and_comes_ba
     assert replies.text == "".join(words)
     assert [told(row) for row in rows] == [("completed", None, True)] * 2
     assert len(provider.calls) == 2
+
+
+async def test_a_worker_that_cannot_start_says_so_in_one_line_of_its_log(tmp_path: Path) -> None:
+    nowhere = "127.0.0.1:9"
+    async with process(
+        "workers",
+        tmp_path,
+        VALKEY_URL=f"redis://{nowhere}",
+        DATABASE_URL=f"postgresql://nobody@{nowhere}/none",
+        CLICKHOUSE_URL=f"http://{nowhere}",
+        GATEWAY_SEAL_KEYS=base64.b64encode(bytes(32)).decode(),
+        GATEWAY_MASTER_KEY="x" * 32,
+    ) as worker:
+        async with asyncio.timeout(30):
+            assert await worker.child.wait() == 1
+    (line,) = worker.log.read_text().splitlines()
+    assert json.loads(line)["action"] == "worker_failed"

@@ -1,8 +1,12 @@
 """The spend table on a real ClickHouse: what is stored is what was given, once."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -89,6 +93,47 @@ async def test_the_same_token_spares_storing_the_same_rows_again(
     await table.insert(rows, token="one")
     await table.insert(rows, token="one")
     assert await stored(store) == 10
+
+
+async def test_an_insert_waits_for_the_table_and_says_which_batch_it_is(
+    clickhouse_url: str, store: ClickHouse
+) -> None:
+    async with recorded(clickhouse_url) as (url, sent):
+        through = ClickHouse(url)
+        await SpendTable(through).insert([spend_row()], token="batch-7")
+        await through.close()
+    targets = re.findall(rb"POST (\S+) HTTP", sent)
+    (insert,) = [target.decode() for target in targets if b"batch-7" in target]
+    settings = parse_qs(urlsplit(insert).query)
+    assert settings["async_insert"] == ["0"]
+    assert settings["insert_deduplication_token"] == ["batch-7"]
+    assert await stored(store) == 1
+
+
+@asynccontextmanager
+async def recorded(url: str) -> AsyncIterator[tuple[str, bytearray]]:
+    """The same server behind a relay that keeps what is sent to it."""
+    parts, sent = urlsplit(url), bytearray()
+
+    async def pass_on(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, kept: bytearray | None
+    ) -> None:
+        while data := await reader.read(65_536):
+            if kept is not None:
+                kept += data
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(parts.hostname, parts.port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pass_on(reader, back, kept=sent))
+            group.create_task(pass_on(there, writer, kept=None))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{port}"), sent
 
 
 async def test_more_rows_than_a_client_block_of_65536_all_arrive(

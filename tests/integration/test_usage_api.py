@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, timedelta
 from decimal import Decimal
@@ -26,10 +27,11 @@ from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
 from shared.clock import SystemClock
 from shared.ids import dashed
+from shared.postgres.audit import CLI
 from shared.postgres.engine import make_engine
 from shared.postgres.keys import KeyOptions, KeyStore
 from shared.postgres.migrate import migrate
-from shared.postgres.user_lookup import UserLookup
+from shared.postgres.users import UserStore
 from shared.price import Price
 from tests.spend_rows import ADMITTED, spend_row
 
@@ -54,7 +56,8 @@ def spend(store: ClickHouse) -> SpendTable:
 async def client(store: ClickHouse, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     engine = make_engine(database_url, "test")
     await migrate(engine)
-    await KeyStore(engine, SystemClock()).create(KeyOptions(user_id="idle"))
+    keys = KeyStore(engine, SystemClock())
+    await keys.create(KeyOptions(user_id="idle"))
     authenticator = Authenticator(
         keys=None,  # type: ignore[arg-type]  # the master key alone is asked for
         catalog=SimpleNamespace(current=Catalog(Document())),
@@ -62,7 +65,10 @@ async def client(store: ClickHouse, database_url: str) -> AsyncIterator[httpx.As
         clock=SystemClock(),
     )
     ledger = routes.Usage(
-        table=UsageTable(store), summary=UsageSummary(store), users=UserLookup(engine)
+        table=UsageTable(store),
+        summary=UsageSummary(store),
+        users=UserStore(engine, SystemClock()),
+        keys=keys,
     )
     app = FastAPI(redirect_slashes=False)
     app.include_router(routes.router(ledger, authenticator, "/v1"))
@@ -93,7 +99,7 @@ async def test_an_entry_has_otaris_members_and_exact_money(
     assert found == {
         "id": dashed(row.request_id),
         "user_id": "u",
-        "api_key_id": "key_1",
+        "api_key_id": None,
         "timestamp": "2026-03-04T05:06:07.917234+00:00",
         "model": "sim_echo",
         "provider": "sim",
@@ -104,6 +110,7 @@ async def test_an_entry_has_otaris_members_and_exact_money(
         "cost": Decimal("0.000026"),
         "status": "success",
         "error_message": None,
+        "api_key_public_id": "key_1",
     }
     assert '"cost":0.000026,' in (await client.get("/v1/usage")).text
 
@@ -117,6 +124,39 @@ async def test_a_failed_call_has_neither_tokens_nor_cost_and_says_why(
     assert found["error_message"] == "upstream_error"
     assert found["api_key_id"] is None
     assert {found[name] for name in FIELDS if "tokens" in name or name == "cost"} == {None}
+
+
+async def test_a_key_has_the_id_it_has_elsewhere_until_it_is_deleted(
+    spend: SpendTable, client: httpx.AsyncClient, database_url: str
+) -> None:
+    engine = make_engine(database_url, "test")
+    keys = KeyStore(engine, SystemClock())
+    _, one = await keys.create(KeyOptions(user_id="u"))
+    _, other = await keys.create(KeyOptions(user_id="u"))
+    rows = [spend_row(user="u", key_id=info.public_id) for info in (one, one, other)]
+    await spend.insert([*rows, spend_row(key_id=None)], token="one")
+
+    def found(listed: list[dict[str, Any]]) -> set[tuple[str | None, str | None]]:
+        return {(entry["api_key_id"], entry["api_key_public_id"]) for entry in listed}
+
+    ids = {(str(info.id), info.public_id) for info in (one, other)}
+    assert found(await entries(client)) == ids | {(None, None)}
+    assert found((await client.get("/v1/users/u/usage")).json()) == ids
+    lines = (await client.get("/v1/usage", params={"format": "csv"})).text.splitlines()
+    assert found(list(csv.DictReader(lines))) == ids | {("", "")}
+    # It is asked for by either id.
+    for key_id in (str(one.id), one.id.hex, one.public_id):
+        asked = await entries(client, api_key_id=key_id)
+        assert (len(asked), found(asked)) == (2, {(str(one.id), one.public_id)})
+        summary = await client.get("/v1/usage/summary", params={"api_key_id": key_id})
+        assert summary.json()["data"][0]["requests"] == 2
+    assert await entries(client, api_key_id=str(uuid.uuid4())) == []
+
+    await keys.delete(str(other.id), CLI)
+    await engine.dispose()
+    assert found(await entries(client, user_id="u")) == {
+        (str(one.id), one.public_id), (None, other.public_id)
+    }  # fmt: skip
 
 
 async def test_a_call_without_a_price_has_no_cost(

@@ -20,6 +20,7 @@ from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
 from shared.valkey.keys import ShardKeys
+from shared.valkey.terms import Terms
 from shared.valkey.uploads import UploadReader
 from tests.catalogs import a_catalog
 from tests.integration.queue import LIMITS, Queue, a_header
@@ -169,12 +170,17 @@ class Asker:
         self._replies: dict[str, Replies] = {}
 
     async def ask(
-        self, model: str = "m", *, body: Mapping[str, Any] | None = None, **header: Any
+        self,
+        model: str = "m",
+        *,
+        body: Mapping[str, Any] | None = None,
+        terms: Terms | None = None,
+        **header: Any,
     ) -> JobHeader:
         changes = {"model": model, "asked_model": model, "config_hash": self._catalog.hash}
         made = a_header(**{**changes, **header})
         await self.queue.admission.admit(
-            self.queue.client, made, self._sealed(made, body or {}), LIMITS
+            self.queue.client, made, self._sealed(made, body or {}), LIMITS, terms
         )
         return made
 

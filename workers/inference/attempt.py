@@ -1,5 +1,7 @@
 """One upstream attempt, and the spend row it becomes however it ends."""
 
+from decimal import Decimal
+
 from msgspec.structs import replace
 
 from shared.clock import Clock, utc
@@ -103,9 +105,15 @@ class Attempt:
     def upstream_seconds(self) -> float:
         return self._clock.monotonic() - self._started
 
+    @property
+    def cost_if_complete(self) -> Decimal:
+        """Of its row, were the answer whole now."""
+        usage, _ = self._metered(billed=True)
+        return self.row.price.cost(usage, self.service_tier)
+
     def ended(self, status: Status, *, error_code: str | None, billed: bool) -> SpendRow:
         """The final row."""
-        usage, source = self._metered(billed)
+        usage, source = self._metered(billed=billed)
         now = self._clock.now()
         upstream_ms = self.upstream_seconds * 1000
         total_ms = (now - self._admitted_at) * 1000
@@ -126,7 +134,7 @@ class Attempt:
             overhead_ms=max(0.0, total_ms - upstream_ms - self.row.queue_ms),
         )
 
-    def _metered(self, billed: bool) -> tuple[Usage, UsageSource]:
+    def _metered(self, *, billed: bool) -> tuple[Usage, UsageSource]:
         if self.usage is not None:
             return self.usage, "provider"
         if not billed and not self.deltas:

@@ -262,6 +262,12 @@ class Calls:
             return self._kept[0].cost_usd
         return sum((row.cost_usd for row in self._kept), ZERO)
 
+    def cost_with(self, attempt: Attempt) -> Decimal:
+        """The job's, once this attempt has completed it."""
+        if self._held.header.dryrun:
+            return ZERO
+        return self.cost_usd + attempt.cost_if_complete
+
     @property
     def upstream_ms(self) -> float:
         """From the first send of those that are complete to the last end."""

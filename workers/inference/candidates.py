@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from shared.dialects import chat as dialect
-from shared.dialects.request import decode
+from shared.dialects.request import of_job
 from shared.errors import GatewayError, InvalidRequest, TimedOut
 from shared.job import JobHeader
 from shared.prompt import has_arguments
@@ -28,6 +28,7 @@ from workers.inference.message import estimate_input_tokens
 from workers.inference.panel import Candidacy, Panel
 from workers.inference.routing import Route
 from workers.inference.streamed import stream_of
+from workers.inference.usage_cost import add_cost
 from workers.providers.http.response import read_all
 
 AT_ONCE_BYTES = 64 << 10
@@ -145,6 +146,8 @@ class Candidates:
     async def _send(self, answer: dict[str, Any]) -> None:
         earlier = self.earlier
         answer["usage"] = as_openai(earlier.usage)
+        if self._job.cost_of is not None:
+            add_cost(answer, self._job.calls.cost_usd)
         header = self._job.header
         if header.include_raw_usage:
             answer["ollm_raw_usage"] = earlier.raw_usage
@@ -189,7 +192,7 @@ class Candidates:
 
 async def convene(job: Job, body: bytes, panel: Panel, routes: Sequence[Route]) -> None:
     """Takes a job to its end by a panel, or by the routes of its fallbacks. Raises GatewayError."""
-    document = decode(body)
+    document = of_job(job.header, body)
     fallback = ChatExchange(job, document, routes)
     candidates = Candidates(job, document, panel)
     try:

@@ -18,6 +18,7 @@ from workers.inference.attempt import Attempt
 from workers.inference.chunk_heads import ChunkHead, Rest, text_length
 from workers.inference.message import decode, length_of, text_of, tier_of
 from workers.inference.upstream_errors import protocol_error
+from workers.inference.usage_cost import CostOf, add_cost
 
 DONE = b"data: [DONE]\n\n"
 
@@ -43,9 +44,11 @@ class ChatAnswer:
         clock: Clock,
         created: int | None = None,
         earlier: Earlier | None = None,
+        cost_of: CostOf | None = None,
     ) -> None:
         """`created` takes the place of what the provider says."""
         self._header = header
+        self._cost_of = cost_of
         self._earlier = earlier
         self._owes_raw = earlier is not None and header.include_raw_response
         self._provider_type = provider_type
@@ -66,8 +69,8 @@ class ChatAnswer:
 
     def whole(self, data: bytes, attempt: Attempt, input_estimate: int) -> bytes:
         """The client's body. Raises AttemptFailed when it is not a chat completion."""
-        as_it_is = self._wants_raw or self._earlier is not None
-        rewritten = None if as_it_is else plain_answer.rewrite(data, self._ours)
+        adds = self._wants_raw or self._earlier is not None or self._cost_of is not None
+        rewritten = None if adds else plain_answer.rewrite(data, self._ours)
         if rewritten is None:
             return self._decoded_whole(data, attempt, input_estimate)
         body, rest = rewritten
@@ -95,6 +98,7 @@ class ChatAnswer:
         attempt.service_tier = tier_of(document)
         if not document.get("service_tier"):
             document["service_tier"] = "default"
+        self._add_cost(document, attempt)
         self._add_raw(document, usage, data, attempt)
         return _encode(document)
 
@@ -175,6 +179,8 @@ class ChatAnswer:
         document.update(self._ours)
         if found is not None and self._earlier is not None:
             document["usage"] = self._usage(attempt, 0)
+        if found is not None and not choices:
+            self._add_cost(document, attempt)
         self._add_raw_to_chunk(document, usage, raw, attempt, is_usage_chunk=not choices)
         if choices and not self._header.include_raw_response:
             self._head.learn(raw)
@@ -200,6 +206,7 @@ class ChatAnswer:
             "choices": [],
             "usage": self._usage(attempt, input_estimate),
         }
+        self._add_cost(chunk, attempt)
         return b"data: " + _encode(chunk) + b"\n\n" + DONE
 
     # ---- both
@@ -211,6 +218,10 @@ class ChatAnswer:
         if self._earlier is None:
             return counters(usage)
         return as_openai(total((self._earlier.usage, usage)))
+
+    def _add_cost(self, answer: dict[str, Any], attempt: Attempt) -> None:
+        if self._cost_of is not None:
+            add_cost(answer, self._cost_of(attempt))
 
     def _raw(self, data: Any, attempt: Attempt) -> dict[str, Any]:
         return {

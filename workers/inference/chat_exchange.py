@@ -7,7 +7,7 @@ from typing import Any, Self
 import httpx
 
 from shared.dialects import chat as dialect
-from shared.dialects.request import decode
+from shared.dialects.request import of_job
 from shared.errors import UpstreamFailed
 from shared.job import LANE_OF_TIER, TIER_OF_LANE
 from shared.run import unpack
@@ -20,6 +20,7 @@ from workers.inference.message import estimate_input_tokens
 from workers.inference.recording import is_finished
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import AttemptFailed, protocol_error
+from workers.inference.usage_cost import of_nothing
 from workers.providers.http.response import is_over, read_all
 
 REST_SECONDS = 0.25
@@ -36,7 +37,7 @@ class ChatExchange:
     @classmethod
     def begin(cls, job: Job, body: bytes, routes: Sequence[Route]) -> Self:
         """Of a sealed body. Raises InvalidRequest."""
-        return cls(job, _within_lane(decode(body), job.header.lane), routes)
+        return cls(job, _within_lane(of_job(job.header, body), job.header.lane), routes)
 
     def __init__(
         self,
@@ -84,12 +85,15 @@ class ChatExchange:
             self._job.end_whole(body)
 
     def _answer(self, route: Route, *, created: int | None = None) -> ChatAnswer:
+        """`created`: of an answer from the cache."""
+        cost_of = self._job.cost_of
         return ChatAnswer(
             self.header,
             provider_type=route.provider.settings.type,
             clock=self._job.clock,
             created=created,
             earlier=self.earlier,
+            cost_of=of_nothing if cost_of is not None and created is not None else cost_of,
         )
 
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 from typing_extensions import override
 
 from shared.dialects import embeddings, rerank
-from shared.dialects.request import decode, without_ours
+from shared.dialects.request import of_job, without_ours
 from shared.ids import dashed
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
@@ -22,6 +22,7 @@ from workers.inference.message import CHARACTERS_PER_INPUT_TOKEN
 from workers.inference.message import decode as decode_answer
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import protocol_error
+from workers.inference.usage_cost import CostOf, add_cost, of_nothing
 from workers.providers.http.response import read_all
 
 Members = dict[str, msgspec.Raw]
@@ -43,7 +44,7 @@ class DocumentExchange(ABC):
     def __init__(self, job: Job, body: bytes, _routes: Sequence[Route]) -> None:
         self._job = job
         self.header = job.header
-        self._fields = decode(body)
+        self._fields = of_job(job.header, body)
         self.input_estimate = -(-self._characters(self._fields) // CHARACTERS_PER_INPUT_TOKEN)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
@@ -56,27 +57,30 @@ class DocumentExchange(ABC):
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
         data = await read_all(response, self._job.max_answer_bytes)
-        body = self._body(data, route, attempt)
+        body = self._body(data, route, attempt, self._job.cost_of)
         if attempt.recording is not None:
             attempt.recording.add([data])
         self._job.calls.complete(attempt)
         self._job.end_whole(body)
 
     def replay(self, pieces: Sequence[bytes], route: Route, attempt: Attempt) -> bytes:
-        return self._body(pieces[0], route, attempt)
+        cost_of = of_nothing if self._job.cost_of is not None else None
+        return self._body(pieces[0], route, attempt, cost_of)
 
     def is_complete(self, pieces: Sequence[bytes]) -> bool:
         """An answer of fewer items than were asked for is passed on, but not kept."""
         members = self._read(pieces[0])
         return len(_decode_items(members[self.promised])) == self._items(self._fields)
 
-    def _body(self, data: bytes, route: Route, attempt: Attempt) -> bytes:
+    def _body(self, data: bytes, route: Route, attempt: Attempt, cost_of: CostOf | None) -> bytes:
         """The client's. Raises AttemptFailed."""
         members = self._read(data)
         usage = self._usage(members)
         if usage is not None:
             attempt.usage_arrived(usage)
         answer = self._answer(members, usage or Usage(input_tokens=self.input_estimate))
+        if cost_of is not None:
+            add_cost(answer, cost_of(attempt))
         if self._job.header.include_raw_response:
             raw = {
                 "model_inference_id": dashed(attempt.row_id),

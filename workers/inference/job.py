@@ -18,6 +18,7 @@ from workers.inference.exchange import Collaborators, Exchange, Recorder
 from workers.inference.panel import Panel, panel_of
 from workers.inference.routing import Route
 from workers.inference.upload_source import UploadSource
+from workers.inference.usage_cost import CostOf
 from workers.outbox import Outbox
 
 UNKNOWN_SECONDS = 0.2
@@ -68,6 +69,8 @@ class Job:
         self.clock = shared.clock
         self.meter = shared.meter
         self.max_answer_bytes = 0
+        self.cost_of: CostOf | None = None
+        """Where answers say what they cost."""
         self._cache: JobCache | None = None
         self.allowance = Allowance(held, recorder) if held.header.output_cap else None
 
@@ -86,7 +89,10 @@ class Job:
             await asyncio.sleep(UNKNOWN_SECONDS)
             await self._recorder.give_back(held)
             return
-        self.max_answer_bytes = routing.catalog.document.limits.max_answer_bytes
+        document = routing.catalog.document
+        self.max_answer_bytes = document.limits.max_answer_bytes
+        if document.compat.usage_cost:
+            self.cost_of = self.calls.cost_with
         self.calls.model_label = routing.label(header.model)
         panel = panel_of(routing, header) if header.function else None
         _, routes = routing.routes_of(header)
@@ -96,7 +102,7 @@ class Job:
         exchange = self._begin(self, self._opened(), routes)
         if header.cache != "off" and isinstance(exchange, Replays):
             self._cache = self._shared.cache.of_job(
-                header, exchange, self._recorder.cache, routing.catalog.document.cache
+                header, exchange, self._recorder.cache, document.cache
             )
         hit = await self.calls.through(exchange, routes, self._cache)
         if hit is not None:

@@ -13,7 +13,7 @@ from shared.errors import NotFound, Overloaded
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
-from shared.price import Price, price_key
+from shared.price import UNPRICED, Price, price_key
 from shared.timeouts import Retries, Timeouts
 from shared.variant import Variant
 from workers.inference.breaker import Breaker
@@ -140,7 +140,7 @@ class Routing:
             model=name,
             tier=model.tier,
             upstream_model=one.upstream_model,
-            price=one.price or model.price,
+            price=one.price or model.price or UNPRICED,
             price_key=price_key(one.provider, one.upstream_model),
             timeouts=_timeouts(times),
             retries=provider.settings.retries,

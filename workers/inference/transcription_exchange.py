@@ -16,6 +16,7 @@ from workers.inference.attempt import Attempt
 from workers.inference.job import Job
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import protocol_error
+from workers.inference.usage_cost import document_with_cost
 from workers.providers.http.multipart import FormBody
 from workers.providers.http.response import read_all
 
@@ -94,6 +95,8 @@ class TranscriptionExchange:
         if usage is not None:
             attempt.usage_arrived(usage)
         attempt.content_arrived(len(document["text"]))
+        if self._job.cost_of is not None:
+            data = document_with_cost(data, self._job.cost_of(attempt))
         self._job.calls.complete(attempt)
         self._job.end_whole(data)
 

@@ -209,6 +209,10 @@ class Sink:
 
 
 def token_of(rows: Iterable[SpendRow]) -> str:
-    """The same for the same rows: a repeated insert may be recognized and spared."""
-    ids = "".join([row.row_id for row in rows])
-    return hashlib.blake2b(ids.encode(), digest_size=16).hexdigest()
+    """The same for the same rows: a repeated insert may be recognized and spared.
+
+    An attempt that ended a second time, after its store forgot the first, is another row of one id:
+    it must be stored, to replace the first.
+    """
+    endings = "".join([f"{row.row_id}{row.ended_at.timestamp()}" for row in rows])
+    return hashlib.blake2b(endings.encode(), digest_size=16).hexdigest()

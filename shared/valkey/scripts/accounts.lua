@@ -5,41 +5,49 @@
 --   held      for jobs that have not ended
 --   since, started, resets   the window that is counted, as Postgres and resets have set it
 --   running   jobs that have not ended, where their number is limited
+--   full      when its tokens of a minute will be full again; a field with a TTL
 --   settled   charges that came while spend was not loaded
 --   warned    the `since` for which the soft limit was told
 -- What a job holds stands in its state, packed: {nano, tokens, admitted, accounts}, each account
 -- {suffix, most it may spend (-1: anything; false: no budget), whether it has a place, tokens/min}.
 
--- The ledger has a row of it, or will have: it was written in the same step.
-local function charge(account, nano, admitted)
-  if nano == 0 then
-    return
-  end
-  local state = redis.call('HMGET', account, 'spend', 'since')
-  if not state[1] then
+
+-- In which of its windows a charge belongs. The ledger has a row of it, or will have: that was written
+-- in the same step. Without a spend it is only noted, for the load that is going on.
+local function charge(account, spend, since, previous, nano, admitted)
+  if not spend then
     redis.call('HINCRBY', account, 'settled', 1)
+  elseif admitted >= tonumber(since) then
+    redis.call('HSET', account, 'spend', tonumber(spend) + nano)
   else
-    local period = admitted >= tonumber(state[2]) and 'spend' or 'previous'
-    redis.call('HINCRBY', account, period, nano)
+    redis.call('HSET', account, 'previous', tonumber(previous) + nano)
   end
 end
 
--- Ends what a job holds, and charges what it cost. Returns the accounts that were charged.
-local function release(packed, nano, used, accounts, buckets)
+local function release_all(packed, nano, used, accounts)
   local held, taken, admitted, holders = unpack(cmsgpack.unpack(packed))
-  local charged = {}
+  local charged, now = {}, nil
   for _, holder in ipairs(holders) do
     local account = accounts .. holder[1]
+    local spend, since, previous, holds, running, full = unpack(
+      redis.call('HMGET', account, 'spend', 'since', 'previous', 'held', 'running', 'full'))
     if holder[2] then
-      redis.call('HINCRBY', account, 'held', -held)
-      charge(account, nano, admitted)
+      redis.call('HSET', account, 'held', tonumber(holds) - held)
+      if nano > 0 then
+        charge(account, spend, since, previous, nano, admitted)
+      end
       charged[holder[1]] = true
     end
-    if holder[3] and redis.call('HINCRBY', account, 'running', -1) <= 0 then
-      redis.call('HDEL', account, 'running') -- an account that is not a budget's leaves nothing
+    if holder[3] then
+      if tonumber(running or '0') > 1 then
+        redis.call('HSET', account, 'running', tonumber(running) - 1)
+      else
+        redis.call('HDEL', account, 'running') -- an account that is not a budget's leaves nothing
+      end
     end
     if holder[4] > 0 then
-      correct_bucket(buckets .. holder[1], holder[4], taken, used)
+      now = now or now_ms()
+      correct_bucket(account, tonumber(full or '0'), holder[4], taken, used, now)
     end
   end
   return charged
@@ -47,7 +55,7 @@ end
 
 -- Charges accounts that were loaded while the job ran: it does not hold anything there. Its spend row
 -- says whose they are: an array of over 15 members, which are row, request, tenant, user, key, …
-local function charge_unheld(row, nano, entry, charged, accounts)
+local function charge_all_unheld(row, nano, entry, charged, accounts)
   local _, _, _, tenant, user, key = cmsgpack.unpack_limit(row, 5, 3)
   local admitted = tonumber(string.match(entry, '^(%d+)'))
   local suffixes = { 'user:' .. #tenant .. ':' .. tenant .. ':' .. user }
@@ -55,8 +63,30 @@ local function charge_unheld(row, nano, entry, charged, accounts)
     suffixes[2] = 'key:' .. key
   end
   for _, suffix in ipairs(suffixes) do
-    if not charged[suffix] and redis.call('EXISTS', accounts .. suffix) == 1 then
-      charge(accounts .. suffix, nano, admitted)
+    local account = accounts .. suffix
+    if not charged[suffix] and redis.call('HEXISTS', account, 'held') == 1 then
+      local spend, since, previous =
+        unpack(redis.call('HMGET', account, 'spend', 'since', 'previous'))
+      charge(account, spend, since, previous, nano, admitted)
     end
   end
+end
+
+-- Whatever is wrong with an account, the job ends: the ledger is right, and counters can be reconciled
+-- with it.
+local function attempted(what, ...)
+  local done, answer = pcall(what, ...)
+  if done then
+    return answer
+  end
+  redis.log(redis.LOG_WARNING, 'an account was not settled: ' .. tostring(answer))
+  return {}
+end
+
+local function release(packed, nano, used, accounts)
+  return attempted(release_all, packed, nano, used, accounts)
+end
+
+local function charge_unheld(row, nano, entry, charged, accounts)
+  return attempted(charge_all_unheld, row, nano, entry, charged, accounts)
 end

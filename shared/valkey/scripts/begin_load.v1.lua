@@ -8,6 +8,7 @@ if redis.call('HEXISTS', KEYS[1], 'spend') == 1 then
   return { 'loaded' }
 end
 redis.call('HSETNX', KEYS[1], 'settled', 0)
+redis.call('HSETNX', KEYS[1], 'held', 0)
 redis.call('SET', KEYS[3], 1, 'PX', ARGV[1])
 local last = '0-0'
 if redis.call('EXISTS', KEYS[2]) == 1 then

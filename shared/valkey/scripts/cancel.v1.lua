@@ -3,7 +3,7 @@
 -- afterwards its worker is told, and finds the flag at its next heartbeat if the notice is lost.
 -- KEYS: 1 job  2 done  3 lane  4 sealed-bytes
 -- ARGV: 1 request id  2 how long it is remembered as done, in ms  3 prefix of control channels
---       4 'waiting': only if no worker has begun it  5 6 prefixes of accounts and buckets
+--       4 'waiting': only if no worker has begun it  5 prefix of accounts
 -- Returns removed, told, ended, or running (not touched, because of 4).
 local state = redis.call('HMGET', KEYS[1], 'entry', 'token', 'size', 'hold')
 if not state[1] then
@@ -18,7 +18,7 @@ if not state[2] then
   redis.call('HSETEX', KEYS[2], 'PX', ARGV[2], 'FIELDS', 1, ARGV[1], 1)
   redis.call('DECRBY', KEYS[4], state[3])
   if state[4] then
-    release(state[4], 0, 0, ARGV[5], ARGV[6])
+    release(state[4], 0, 0, ARGV[5])
   end
   return 'removed'
 end

@@ -1,7 +1,6 @@
 #!lua
 -- Counts a request that will be refused for another reason against its accounts' limits.
--- KEYS: 1 events
--- ARGV: 1 2 3 prefixes of accounts, windows and buckets (same slot)  4 request id  5 terms
+-- KEYS: none that is declared: they are those of its accounts, in one slot
+-- ARGV: 1 prefix of windows  2 request id  3 terms
 -- Returns a refusal, or an empty list.
-local names = { events = KEYS[1], accounts = ARGV[1], windows = ARGV[2], buckets = ARGV[3] }
-return pass_limits(cmsgpack.unpack(ARGV[5]), ARGV[4], names, now_ms(), true) or {}
+return pass_limits(cmsgpack.unpack(ARGV[3]), {}, ARGV[2], ARGV[1], now_ms(), true) or {}

@@ -2,16 +2,16 @@
 -- Ends jobs that reply to one inbox: rows, last replies, and the jobs' removal are one step.
 -- KEYS: 1 inbox  2 inbox lease  3 spend  4 spend-rows  5 sealed-bytes  6 done  7 loads,
 --       then for each job: job, lane
--- ARGV: 1 how long a job is remembered as done, in ms  2 3 prefixes of accounts and buckets,
+-- ARGV: 1 how long a job is remembered as done, in ms  2 prefix of accounts,
 --       then for each job: claim token, entry, request id, its cost in nano-dollars, tokens it used,
 --       number of frames, number of rows, frames.., rows..
 -- Returns for each job: ok, gone (it had ended before), or fenced (another worker has it).
 -- A call costs more than what it does: what can be one for all jobs is gathered and made once.
 local results, frames, rows, jobs, done, size = {}, {}, {}, {}, {}, 0
 local entries = {} -- by lane
-local accounts, buckets = ARGV[2], ARGV[3]
+local accounts = ARGV[2]
 local is_loading = redis.call('EXISTS', KEYS[7]) == 1 -- an account, now or while these jobs ran
-local at = 4
+local at = 3
 for i = 8, #KEYS, 2 do
   local token, entry, request = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local first_row = at + 7 + tonumber(ARGV[at + 5])
@@ -24,8 +24,7 @@ for i = 8, #KEYS, 2 do
   else
     local charged = {}
     if state[4] then
-      charged =
-        release(state[4], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), accounts, buckets)
+      charged = release(state[4], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), accounts)
     end
     if is_loading and ARGV[at + 3] ~= '0' then
       charge_unheld(ARGV[first_row], tonumber(ARGV[at + 3]), entry, charged, accounts)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from api.auth import Authenticator
-from api.key_cache import Entry, KeyCache
+from api.key_cache import KeyCache
+from api.record_cache import Entry
 from shared.api_key import ApiKey
 from shared.caller import ANONYMOUS_CALLER, MASTER_CALLER, Caller
 from shared.catalog import Auth, Catalog, Document
@@ -45,10 +46,14 @@ def authenticator(
         record = KeyRecord(
             public_id=key.public_id,
             secret_sha256=key.secret_sha256,
-            caller=Caller(tenant="default", user=key.public_id, key_id=key.public_id),
+            caller=Caller(
+                tenant="default",
+                user=key.public_id,
+                key_id=key.public_id,
+                user_is_blocked=user_is_blocked,
+            ),
             expires_at=expires_at,
             is_active=is_active,
-            user_is_blocked=user_is_blocked,
             **more,
         )
         cache._entries[key.public_id.encode()] = Entry(record, CLOCK.monotonic() + 1, 0.0)
@@ -125,7 +130,6 @@ async def test_what_is_not_a_key_of_ours_is_refused_without_asking_a_store(heade
     [
         ({"is_active": False}, NotAuthenticated, "API key is inactive"),
         ({"expires_at": CLOCK.now() - 1}, NotAuthenticated, "API key has expired"),
-        ({"user_is_blocked": True}, NotPermitted, f"User '{KEY.public_id}' is blocked"),
     ],
 )
 async def test_a_key_that_may_not_be_used_is_refused_with_its_reason(state, error, message):
@@ -135,6 +139,18 @@ async def test_a_key_that_may_not_be_used_is_refused_with_its_reason(state, erro
     with pytest.raises(error) as caught:
         await auth.caller(headers)
     assert caught.value.message == message
+
+
+async def test_a_blocked_users_key_is_known_and_may_do_nothing():
+    auth = authenticator(user_is_blocked=True)
+    headers = [(b"x-api-key", TOKEN)]
+    for known in (auth.cached(headers), await auth.identify(headers)):
+        assert known is not None
+        assert known.user_is_blocked
+    with pytest.raises(NotPermitted) as caught:
+        await auth.caller(headers)
+    assert caught.value.body().message == f"User '{KEY.public_id}' is blocked"
+    assert caught.value.code == "user_blocked"
 
 
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))

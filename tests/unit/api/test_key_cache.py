@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api import key_cache
-from api.key_cache import IN_USE_SECONDS, MAX_ABSENT, MAX_WANTED, KeyCache
+from api import record_cache
+from api.key_cache import KeyCache
+from api.record_cache import IN_USE_SECONDS, MAX_ABSENT, MAX_WANTED
 from shared.api_key import ApiKey
 from shared.caller import Caller
 from shared.clock import StillClock
@@ -50,7 +51,6 @@ def record_of(key: ApiKey, *, expires_at: float | None = None, is_active: bool =
         caller=Caller(tenant="default", user="u", key_id=key.public_id),
         expires_at=expires_at,
         is_active=is_active,
-        user_is_blocked=False,
     )
 
 
@@ -67,7 +67,7 @@ async def running(cache: KeyCache) -> AsyncIterator[None]:
 @pytest.fixture(autouse=True)
 def _no_refresh_by_itself(monkeypatch):
     """Tests call `refresh` where they mean it."""
-    monkeypatch.setattr(key_cache, "REFRESH_SECONDS", 3600)
+    monkeypatch.setattr(record_cache, "REFRESH_SECONDS", 3600)
 
 
 async def test_a_key_is_read_once_and_then_known_for_a_second():
@@ -172,7 +172,7 @@ async def test_an_unknown_key_is_remembered_for_a_second_and_then_asked_again():
 
 
 async def test_strangers_cannot_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(key_cache, "MAX_ABSENT", 100)
+    monkeypatch.setattr(record_cache, "MAX_ABSENT", 100)
     cache = KeyCache(Keys(), StillClock())
     async with running(cache):
         for number in range(250):
@@ -216,7 +216,7 @@ async def test_with_postgres_away_a_known_key_lives_out_its_second_and_no_longer
 
 
 async def test_a_read_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr(key_cache, "VALID_SECONDS", 0.05)
+    monkeypatch.setattr(record_cache, "VALID_SECONDS", 0.05)
     keys = Keys(record_of(KEY))
     keys.gate = asyncio.Event()
     cache = KeyCache(keys, StillClock())
@@ -226,7 +226,7 @@ async def test_a_read_that_hangs_is_given_up(monkeypatch):
 
 
 async def test_nobody_waits_for_ever_when_the_cache_does_not_run(monkeypatch):
-    monkeypatch.setattr(key_cache, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(record_cache, "ANSWER_SECONDS", 0.05)
     with pytest.raises(Overloaded):
         await KeyCache(Keys(), StillClock()).get(ID)
 

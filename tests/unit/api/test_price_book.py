@@ -133,7 +133,7 @@ async def test_prices_are_read_again_only_when_one_changed() -> None:
     assert book.price(["m"], NOW) == costing(2)
     store.put()
     await book.poll()
-    assert book.is_empty
+    assert book.prices.is_empty
     assert book.price(["m"], NOW) is None
 
 

@@ -109,3 +109,22 @@ def test_tags_may_come_one_by_one_as_openais_clients_write_an_object() -> None:
     made.deny_unknown()
     assert made.request().tags == {"team": "a", "b": "c"}
     assert made.fresh() == ()
+
+
+def test_a_user_that_is_billed_stays_here_and_a_label_goes_on() -> None:
+    for is_billed, passed_on in ((True, ()), (False, (("user", "ann"),))):
+        made = fields(("model", "m"), ("user", "ann"))
+        assert made.request(selector_is_billed=is_billed).user == "ann"
+        assert made.fresh() == passed_on
+
+
+def test_a_user_that_is_billed_must_be_named_before_the_file() -> None:
+    made = fields(("model", "m"))
+    made.request(selector_is_billed=True)
+    with pytest.raises(InvalidRequest) as refused:
+        made.add("user", "ann")
+    assert refused.value.param == "user"
+    label = fields(("model", "m"))
+    label.request()
+    label.add("user", "ann")
+    assert label.fresh() == (("user", "ann"),)

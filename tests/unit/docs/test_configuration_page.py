@@ -111,6 +111,8 @@ def test_every_setting_is_listed_with_its_default() -> None:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
+        if isinstance(default, bool):
+            default = str(default).lower()
         text_of_it = NONE if default in (None, "") else f"`{default}`".replace(".0`", "`")
         assert f"\n| `{variable}` | {text_of_it} |" in text
     assert text.count("\n| `") == len(Settings.model_fields), "a variable that is no more"
@@ -119,4 +121,6 @@ def test_every_setting_is_listed_with_its_default() -> None:
 def test_the_example_is_a_catalog() -> None:
     example = PAGE.partition("```toml\n")[2].partition("```")[0]
     assert tomllib.loads(example)
-    assert Catalog.from_toml(example).document.models["gpt_small"].price.input == Decimal("0.5")
+    price = Catalog.from_toml(example).document.models["gpt_small"].price
+    assert price is not None
+    assert price.input == Decimal("0.5")

@@ -6,8 +6,10 @@ Fakes because the order of two calls is what is tested; the real stores are in t
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from shared.clickhouse.client import ClickHouseAway, ContentRefused
@@ -257,3 +259,5 @@ def test_the_token_is_the_same_for_the_same_rows_and_no_others() -> None:
     rows = [spend_row(at) for at in range(3)]
     assert token_of(rows) == token_of(list(rows))
     assert token_of(rows) != token_of(rows[:2])
+    ended_again = replace(rows[2], ended_at=rows[2].ended_at + timedelta(microseconds=1))
+    assert token_of(rows) != token_of([*rows[:2], ended_again])

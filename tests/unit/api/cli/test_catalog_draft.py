@@ -9,6 +9,7 @@ import pytest
 from api.cli.catalog_draft import Draft
 from api.cli.model_list import ModelList, read_list
 from shared.catalog import Catalog, CatalogInvalid
+from shared.price import UNPRICED
 
 TEXT = """\
 # Ours.
@@ -180,8 +181,8 @@ def test_every_way_to_write_a_model_is_revised(text: str) -> None:
     draft = Draft(text)
     draft.sync(lists)
     model = Catalog.from_toml(draft.text).document.models["a"]
-    assert {(route.price or model.price).output for route in model.providers} == {Decimal(4)}
-    assert {(route.price or model.price).input for route in model.providers} == {Decimal(2)}
+    prices = [route.price or model.price or UNPRICED for route in model.providers]
+    assert {(price.input, price.output) for price in prices} == {(Decimal(2), Decimal(4))}
     assert model.max_input_tokens == 5
     assert synced(draft.text, **lists)[0] == []
 

@@ -53,7 +53,11 @@ def test_release_is_given_the_chosen_catalog(tmp_path: Path):
 
 def test_children_see_what_we_see_and_what_was_decided():
     environment = child_environment(
-        {"NEAR_API_KEY": "theirs", "VALKEY_URL": "redis://elsewhere"},
+        {
+            "NEAR_API_KEY": "theirs",
+            "VALKEY_URL": "redis://elsewhere",
+            "GATEWAY_BOOTSTRAP_API_KEY": "true",
+        },
         addresses=ADDRESSES,
         secrets=SECRETS,
         simulator_url="http://127.0.0.1:9",
@@ -65,6 +69,7 @@ def test_children_see_what_we_see_and_what_was_decided():
         "GATEWAY_SEAL_KEYS": "s",
         "GATEWAY_SIMULATOR_URL": "http://127.0.0.1:9",
         "GATEWAY_SIMULATOR_KEY": "k",
+        "GATEWAY_BOOTSTRAP_API_KEY": "false",
         "PYTHONUNBUFFERED": "1",
     }
 
