@@ -47,6 +47,19 @@ def router(management: Management, prefix: str) -> APIRouter:
         """All users that are not deleted, in the order they were made."""
         return answer(await shown(*await users.list_users(tenant=tenant, skip=skip, limit=limit)))
 
+    # Before the user's own path, which takes every slash.
+    @routes.get(
+        "/{user_id:path}/budget-resets", **documented("user_resets", "BudgetResetList", "404")
+    )
+    async def list_resets(
+        user_id: InPath, tenant: Tenant = DEFAULT_TENANT, skip: Skip = 0, limit: Limit = 100
+    ) -> Response:
+        """The windows of a user's budgets that have ended, the newest first; of deleted users too."""
+        found = await management.windows.history_of_user(
+            user_id, tenant=tenant, skip=skip, limit=limit
+        )
+        return answer(resets_of(found))
+
     @routes.get("/{user_id:path}", **documented("get_user", "User", "404"))
     async def get_user(user_id: InPath, tenant: Tenant = DEFAULT_TENANT) -> Response:
         """One user, with what was spent."""
@@ -71,16 +84,6 @@ def router(management: Management, prefix: str) -> APIRouter:
         """Hide a user and make all their keys inactive. Their usage stays."""
         await users.delete(user_id, actor_of(request), tenant=tenant)
         return nothing()
-
-    @routes.get("/{user_id}/budget-resets", **documented("user_resets", "BudgetResetList", "404"))
-    async def list_resets(
-        user_id: InPath, tenant: Tenant = DEFAULT_TENANT, skip: Skip = 0, limit: Limit = 100
-    ) -> Response:
-        """The windows of a user's budgets that have ended, the newest first; of deleted users too."""
-        found = await management.windows.history_of_user(
-            user_id, tenant=tenant, skip=skip, limit=limit
-        )
-        return answer(resets_of(found))
 
     return routes
 

@@ -509,7 +509,8 @@ async def test_budgets_of_keys_soft_limits_and_limits_of_users_are_managed(clien
     same = (await client.patch(f"{prefix}/keys/{key['id']}", json={"budget_id": None})).json()
     assert same == info
     assert (info["spend"], info["reserved"]) == (0, 0)
-    for path in ("users/u1", f"keys/{key['id']}"):
+    await made(client, f"{prefix}/users", user_id="a/b")
+    for path in ("users/u1", "users/a/b", "users/a%2Fb", f"keys/{key['id']}"):
         assert (await client.get(f"{prefix}/{path}/budget-resets")).json() == []
     for path, what in (("users/x", "User"), ("keys/x", "API key")):
         nobody = await client.get(f"{prefix}/{path}/budget-resets")
