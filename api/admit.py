@@ -10,8 +10,9 @@ from api.account_loader import AccountLoader
 from api.inbox import Inbox
 from api.waiter import Waiter, Word
 from shared.account import Account
-from shared.catalog import Catalog, QueueLimits
+from shared.catalog import Catalog
 from shared.clock import Clock
+from shared.document import QueueLimits
 from shared.errors import GatewayError, NotPermitted, Overloaded, TimedOut, TooManyRequests
 from shared.job import JobHeader
 from shared.metrics import Metrics

@@ -4,8 +4,9 @@ from starlette.types import Message, Send
 
 from api.selection import Selection
 from shared.caller import CACHE_SCOPE, Caller
-from shared.catalog import TIER_OF_TYPE, Catalog
+from shared.catalog import Catalog
 from shared.dialects.request import InferenceRequest
+from shared.document import TIER_OF_TYPE
 
 OFF_HEADER = (b"x-ollm-cache", b"off")
 OF_A_DRY_RUN = {"on": "read_only", "write_only": "off"}

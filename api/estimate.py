@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from api.selection import Selection
 from shared.account import Account, RateLimits, model_account, user_account
 from shared.caller import Caller
-from shared.catalog import Catalog, Model
+from shared.catalog import Catalog
 from shared.dialects.chat import ChatRequest
 from shared.dialects.request import InferenceRequest
+from shared.document import Model
 from shared.hold import AUDIO_BYTES_PER_SECOND, BYTES_PER_TOKEN, Bounds, Hold, round_up, worst_case
 from shared.job import JobHeader
 from shared.money import ZERO

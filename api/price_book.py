@@ -8,8 +8,9 @@ from typing import Protocol
 import structlog
 
 from api.selection import Selection
-from shared.catalog import Catalog, ModelProvider
+from shared.catalog import Catalog
 from shared.clock import Clock, utc
+from shared.document import ModelProvider
 from shared.postgres.engine import STORE_ERRORS
 from shared.postgres.pricing import DatedPrice, PriceVersion
 from shared.price import Price, price_key

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from shared.catalog import Document, Model, Provider
+from shared.document import Document, Model, Provider
 
 
 class Secret(Protocol):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from bench.process import cpu_by_role
 from bench.stores import running_stores
 from shared.account import Account, Budget, RateLimits, key_account, model_account, user_account
-from shared.catalog import QueueLimits
+from shared.document import QueueLimits
 from shared.hold import Hold
 from shared.ids import new_id
 from shared.job import JobHeader

@@ -21,9 +21,9 @@ import uvloop
 
 from bench.process import cpu_by_role
 from shared.api_key import ApiKey, is_secret, split
-from shared.catalog import QueueLimits
 from shared.clock import SystemClock
 from shared.dialects import chat
+from shared.document import QueueLimits
 from shared.embedded.servers import EmbeddedServers, GivenUrls
 from shared.ids import new_id
 from shared.job import JobHeader, decode_header, encode_header

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from shared.catalog import Catalog, Document
+from shared.catalog import Catalog
+from shared.document import Document
 
 
 def a_catalog(

@@ -13,7 +13,8 @@ from api.cli.files import replace_kept
 from api.cli.list_client import NotAnswered, Source, ask_all
 from api.cli.model_list import ModelList
 from api.providers import Availability
-from shared.catalog import CatalogInvalid, Document
+from shared.catalog_checks import CatalogInvalid
+from shared.document import Document
 from shared.settings import Settings
 
 DIFFERENT = 1

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from shared.catalog import Catalog, dump
+from shared.catalog import Catalog
+from shared.document import dump
 
 ABSENT = object()
 

@@ -14,7 +14,9 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable, Item
 
 from api.cli.model_list import Entry, ModelList
-from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
+from shared.document import Model, ModelProvider
 from shared.price import UNPRICED, Price
 
 UNCONFIRMED = "unconfirmed"

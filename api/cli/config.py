@@ -11,8 +11,10 @@ import typer
 from api.cli.catalog_diff import differences
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
-from shared.catalog import Catalog, CatalogInvalid, Document, seed_prices
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
 from shared.clock import SystemClock
+from shared.document import Document, seed_prices
 from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.pricing import PriceStore

@@ -23,7 +23,7 @@ from api.routes.keys import change_of, documents_of, options_of
 from api.schemas.bodies import KeyChangeBody, NewKeyBody, RotationBody
 from shared.api_key import ApiKey
 from shared.caller import DEFAULT_TENANT, UserField
-from shared.catalog import Compat
+from shared.document import Compat
 from shared.job import Lane
 from shared.postgres.audit import CLI
 from shared.postgres.catalogs import CatalogStore

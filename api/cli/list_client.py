@@ -7,7 +7,7 @@ import httpx
 from pydantic import SecretStr
 
 from api.cli.model_list import ListInvalid, ModelList, read_list
-from shared.catalog import Provider
+from shared.document import Provider
 
 SECONDS = 20.0
 """For a whole list, from the call to its last byte."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
 
-from shared.catalog import ProviderType
+from shared.document import ProviderType
 from shared.money import NANO_USD, ZERO
 
 T = TypeVar("T")

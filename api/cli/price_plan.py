@@ -12,7 +12,7 @@ from api.cli.price_diff import Difference, differences
 from api.price_book import DatedPrices
 from api.providers import Secrets
 from api.routes.pricing import canonical
-from shared.catalog import Document, ModelProvider
+from shared.document import Document, ModelProvider
 from shared.errors import NotFound
 from shared.price import UNPRICED, Price, price_key, split_key
 

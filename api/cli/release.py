@@ -9,11 +9,13 @@ import typer
 
 from api.cli.config import load_catalog
 from shared import log
-from shared.catalog import Catalog, CatalogInvalid, seed_prices
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
 from shared.clickhouse.client import ClickHouseAway
 from shared.clickhouse.migrate import MigrationChanged
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clock import SystemClock
+from shared.document import seed_prices
 from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from api.cli.environment import settings_for
 from api.counted_spend import CountedSpend
 from api.schemas.bodies import Moment
-from shared.catalog import Document
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
+from shared.document import Document
 from shared.errors import GatewayError, Overloaded
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import Engine

@@ -31,7 +31,7 @@ from api.schemas.bodies import (
 )
 from api.schemas.management import documented
 from shared.api_key import PREFIX, ApiKey
-from shared.catalog import Compat
+from shared.document import Compat
 from shared.postgres.keys import KeyChange, KeyInfo, KeyOptions
 
 

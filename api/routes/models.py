@@ -15,8 +15,9 @@ from api.schemas.errors import answer, refusals
 from api.schemas.links import FROM_MODEL, FROM_MODELS
 from api.schemas.models import TIER_FILTERS
 from shared.caller import Caller
-from shared.catalog import Catalog, Document, Model
+from shared.catalog import Catalog
 from shared.clock import Clock
+from shared.document import Document, Model
 from shared.errors import InvalidRequest, NotFound
 from shared.money import as_json
 from shared.price import MILLION, UNPRICED, price_key

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from api.management import Management, actor_of, answer, moment, nothing, number, route_for
 from api.schemas.bodies import AtTime, InPath, Limit, PriceBody, PriceTierBody, Skip
 from api.schemas.management import documented
-from shared.catalog import Document, UnknownProvider, priced_name
+from shared.document import Document, UnknownProvider, priced_name
 from shared.errors import InvalidRequest
 from shared.postgres.pricing import PriceInfo
 from shared.price import LongContext, Price

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import structlog
 
-from shared.catalog import Catalog, CatalogInvalid
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
 from shared.postgres.catalogs import Snapshot, read_snapshot
 from shared.postgres.engine import STORE_ERRORS
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from shared.catalog import QueueLimits
+from shared.document import QueueLimits
 from shared.errors import Overloaded
 from shared.job import JobHeader, encode_header
 from shared.valkey.client import Client, Word

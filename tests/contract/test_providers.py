@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from shared.catalog import Catalog, Provider
+from shared.catalog import Catalog
+from shared.document import Provider
 from workers.providers.http.prepared import PreparedRequest
 from workers.providers.http.request import encode
 from workers.providers.near import NearProvider

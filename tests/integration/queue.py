@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from shared.catalog import QueueLimits
 from shared.clock import SystemClock
+from shared.document import QueueLimits
 from shared.ids import new_id
 from shared.job import JobHeader
 from shared.valkey.admission import Admission

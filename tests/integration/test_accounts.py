@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from shared.account import Account, Budget, RateLimits, key_account, model_account, user_account
-from shared.catalog import QueueLimits
+from shared.document import QueueLimits
 from shared.errors import Internal, NotPermitted, TooManyRequests
 from shared.hold import Hold
 from shared.spend import Charge, charge_of, encode_row

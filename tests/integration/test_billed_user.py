@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from shared.account import RateLimits
-from shared.catalog import Auth, Catalog, Compat, Limits
+from shared.catalog import Catalog
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
+from shared.document import Auth, Compat, Limits
 from shared.job import JobHeader
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine

@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import shared
-from shared.catalog import Catalog, Compat, Document
+from shared.catalog import Catalog
+from shared.document import Compat, Document
 from shared.postgres.catalog_watch import CatalogWatch
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine

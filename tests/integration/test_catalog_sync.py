@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from api.cli import list_client
 from api.cli.list_client import NotAnswered, Source, ask_all
 from api.cli.model_list import ModelList
-from shared.catalog import Catalog, Provider
+from shared.catalog import Catalog
+from shared.document import Provider
 from shared.price import UNPRICED
 from tests.integration.test_simulator import Running, simulator
 

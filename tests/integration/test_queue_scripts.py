@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from shared.catalog import QueueLimits
+from shared.document import QueueLimits
 from shared.errors import Overloaded
 from shared.valkey.inbox import Ending, Post
 from shared.valkey.lane import Claim, Lanes

@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from api.app import create_app
 from shared.api_key import PREFIX
-from shared.catalog import Auth, Catalog, Metrics
+from shared.catalog import Catalog
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
+from shared.document import Auth, Metrics
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
 from shared.settings import Settings

@@ -19,13 +19,14 @@ from api import problems
 from api.auth import Authenticator
 from api.routes import usage as routes
 from api.usage_entry import FIELDS
-from shared.catalog import Catalog, Document
+from shared.catalog import Catalog
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
 from shared.clock import SystemClock
+from shared.document import Document
 from shared.ids import dashed
 from shared.postgres.audit import CLI
 from shared.postgres.engine import make_engine

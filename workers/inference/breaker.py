@@ -1,7 +1,7 @@
 """Leaves a provider alone for a while after many failures in a row."""
 
-from shared.catalog import Breaker as BreakerSettings
 from shared.clock import Clock
+from shared.document import Breaker as BreakerSettings
 
 
 class Breaker:

@@ -16,8 +16,8 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from shared.catalog import CacheBounds
 from shared.clock import Clock
+from shared.document import CacheBounds
 from shared.job import CACHE_READS, CACHE_WRITES, JobHeader
 from shared.reply import Answer
 from shared.seal import Seal, SealBroken

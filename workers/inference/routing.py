@@ -7,8 +7,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from shared.catalog import Catalog, CatalogInvalid, Model, ModelProvider
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
 from shared.clock import Clock
+from shared.document import Model, ModelProvider
 from shared.errors import NotFound, Overloaded
 from shared.job import JobHeader
 from shared.metrics import Metrics

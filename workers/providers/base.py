@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from shared.catalog import Provider, Tier
+from shared.document import Provider, Tier
 
 
 class UpstreamProvider(Protocol):

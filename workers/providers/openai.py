@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import httpx
 import msgspec
 
-from shared.catalog import TIER_OF_TYPE, Provider, Tier
+from shared.document import TIER_OF_TYPE, Provider, Tier
 from workers.providers.http.prepared import Endpoint
 
 PATHS = {

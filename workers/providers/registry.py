@@ -6,7 +6,8 @@ import httpx
 import structlog
 from pydantic import SecretStr
 
-from shared.catalog import Catalog, Provider
+from shared.catalog import Catalog
+from shared.document import Provider
 from workers.providers.base import UpstreamProvider
 from workers.providers.near import NearProvider
 from workers.providers.openai import OpenAIProvider

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from api.app import MasterKeyUnsafe, _lifespan, check_master_key
 from api.drain import Drain
-from shared.catalog import Auth, Catalog, Document
+from shared.catalog import Catalog
+from shared.document import Auth, Document
 
 
 class Dying:

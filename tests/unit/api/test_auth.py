@@ -9,8 +9,9 @@ from api.key_cache import KeyCache
 from api.record_cache import Entry
 from shared.api_key import ApiKey
 from shared.caller import ANONYMOUS_CALLER, MASTER_CALLER, Caller
-from shared.catalog import Auth, Catalog, Document
+from shared.catalog import Catalog
 from shared.clock import StillClock
+from shared.document import Auth, Document
 from shared.errors import GatewayError, NotAuthenticated, NotPermitted, Overloaded
 from shared.postgres.keys import KeyRecord
 

@@ -14,7 +14,8 @@ from api.body import Bodies, ClientLeft, read_body
 from api.drain import Drain
 from api.middleware import Edge, client_request_id_of, request_id_of
 from api.problems import send_error
-from shared.catalog import Catalog, Document, Limits
+from shared.catalog import Catalog
+from shared.document import Document, Limits
 from shared.errors import NotFound
 from shared.metrics import Metrics
 

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import FieldInfo
 from pydantic import SecretStr
 
-from shared import catalog, function, timeouts, variant
+from shared import document, function, timeouts, variant
 from shared.account import RateLimits
-from shared.catalog import Catalog, Document
+from shared.catalog import Catalog
+from shared.document import Document
 from shared.price import LongContext, Price, SeedPrice
 from shared.settings import Settings
 
@@ -22,27 +23,27 @@ PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 NONE = "\N{EN DASH}"
 
 HEADINGS: dict[type[msgspec.Struct], str] = {
-    catalog.Auth: "`[auth]`",
-    catalog.QueueLimits: "`[queue]`",
-    catalog.Compat: "`[compat]`",
-    catalog.Dryrun: "`[dryrun]`",
-    catalog.Limits: "`[limits]`",
+    document.Auth: "`[auth]`",
+    document.QueueLimits: "`[queue]`",
+    document.Compat: "`[compat]`",
+    document.Dryrun: "`[dryrun]`",
+    document.Limits: "`[limits]`",
     RateLimits: "`limits` of users and models",
-    catalog.CacheBounds: "`[cache]`",
-    catalog.Metrics: "`[metrics]`",
-    catalog.Provider: "`[providers.<name>]`",
+    document.CacheBounds: "`[cache]`",
+    document.Metrics: "`[metrics]`",
+    document.Provider: "`[providers.<name>]`",
     timeouts.Timeouts: "`timeouts`",
     timeouts.Retries: "`retries`",
-    catalog.Breaker: "`breaker`",
-    catalog.Model: "`[models.<name>]`",
-    catalog.ModelProvider: "`providers` of a model",
+    document.Breaker: "`breaker`",
+    document.Model: "`[models.<name>]`",
+    document.ModelProvider: "`providers` of a model",
     function.Function: "`[functions.<name>]`",
     variant.Variant: "`variants` of a function",
     variant.Aggregator: "`evaluator` and `fuser` of a variant",
     Price: "`price`",
     LongContext: "`long_context` of a price",
     SeedPrice: '`[pricing."<model>"]`',
-    catalog.DetectionRule: "`[[detection]]`",
+    document.DetectionRule: "`[[detection]]`",
 }
 
 

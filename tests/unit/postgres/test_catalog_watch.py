@@ -3,7 +3,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from shared.catalog import Catalog, Compat, Document
+from shared.catalog import Catalog
+from shared.document import Compat, Document
 from shared.postgres import catalog_watch
 from shared.postgres.catalog_watch import CatalogWatch, NoCatalog
 from shared.postgres.catalogs import Snapshot

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 import shared
-from shared.catalog import Catalog, CatalogInvalid, seed_prices
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
+from shared.document import seed_prices
 from shared.price import Price
 
 SIM = """

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.catalog import LANE_COUNT, ROWS_PER_JOB, Catalog, CatalogInvalid
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
+from shared.document import LANE_COUNT, ROWS_PER_JOB
 from shared.errors import InvalidRequest
 from shared.function import Function
 from shared.ids import new_id

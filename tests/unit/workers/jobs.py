@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 
-from shared.catalog import Breaker as BreakerSettings
-from shared.catalog import Provider
 from shared.clock import Clock, StillClock
+from shared.document import Breaker as BreakerSettings
+from shared.document import Provider
 from shared.ids import new_id
 from shared.job import JobHeader, encode_header
 from shared.price import Price

@@ -1,7 +1,7 @@
 """The breaker: many failures in a row open it; after a pause one call tries the provider."""
 
-from shared.catalog import Breaker as Settings
 from shared.clock import StillClock
+from shared.document import Breaker as Settings
 from workers.inference.breaker import Breaker
 
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from shared.catalog import CacheBounds
 from shared.clock import StillClock
+from shared.document import CacheBounds
 from shared.job import JobHeader
 from shared.metrics import Metrics
 from shared.money import ZERO

@@ -8,7 +8,8 @@ import pytest
 
 from api.cli.catalog_draft import Draft
 from api.cli.model_list import ModelList, read_list
-from shared.catalog import Catalog, CatalogInvalid
+from shared.catalog import Catalog
+from shared.catalog_checks import CatalogInvalid
 from shared.price import UNPRICED
 
 TEXT = """\

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.cli.model_list import MAX_MODELS, Entry, ListInvalid, read_list
-from shared.catalog import ProviderType
+from shared.document import ProviderType
 
 
 def read(kind: ProviderType, **members: Any) -> Entry:

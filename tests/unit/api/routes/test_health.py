@@ -5,8 +5,9 @@ import pytest
 from api.drain import Drain
 from api.routes.health import Health
 from api.store_checks import StoreChecks
-from shared.catalog import Catalog, Document
+from shared.catalog import Catalog
 from shared.clock import StillClock
+from shared.document import Document
 
 CATALOG = Catalog(Document())
 

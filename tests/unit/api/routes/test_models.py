@@ -10,8 +10,9 @@ from api.price_book import PriceBook
 from api.providers import Availability
 from api.routes.models import Models, router
 from shared.caller import ANONYMOUS_CALLER, Caller
-from shared.catalog import Catalog, Document, Model, ModelProvider, Provider
+from shared.catalog import Catalog
 from shared.clock import StillClock
+from shared.document import Document, Model, ModelProvider, Provider
 from shared.postgres.pricing import DatedPrice, PriceVersion
 from shared.price import Price
 

@@ -6,7 +6,7 @@ import pytest
 
 from api.routes.pricing import canonical, price_of
 from api.schemas.bodies import PriceBody, PriceTierBody
-from shared.catalog import Document, Model, ModelProvider, Provider
+from shared.document import Document, Model, ModelProvider, Provider
 from shared.errors import InvalidRequest
 from shared.postgres.pricing import forms
 from shared.price import LongContext

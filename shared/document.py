@@ -1,0 +1,199 @@
+"""The document of a catalog, as `gateway.toml` has it: providers, models, functions, limits, switches.
+
+Secrets are never in it: a provider names the environment variable that holds its key.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from shared.account import RateLimits
+from shared.caller import UserField
+from shared.function import Function
+from shared.price import Price, SeedPrice, price_key, split_key
+from shared.timeouts import Retries, Timeouts
+
+Tier = Literal["TEE", "ZDR", ""]
+ProviderType = Literal["openai", "near", "phala", "vercel"]
+LANE_COUNT = 4
+ROWS_PER_JOB = 4
+"""Spend rows a job may write, at least: two attempts at each of two providers."""
+
+
+class UnknownProvider(Exception):
+    """A name that no provider of the catalog has."""
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Breaker(_Table, frozen=True):
+    """After `failures` in a row the provider is left alone for `open_seconds`."""
+
+    failures: int = 10
+    open_seconds: float = 15.0
+
+
+class Provider(_Table, frozen=True):
+    type: ProviderType = "openai"
+    base_url: str = ""
+    base_url_env: str | None = None
+    """An environment variable that, when set, replaces `base_url`."""
+    base_path: str = ""
+    """Appended to the base URL, for deployments where only the host varies."""
+    api_key_env: str | None = None
+    """The environment variable with the key. The provider is off while it is not set."""
+    enabled: bool = True
+    output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """Which one it is sent, where a budget bounds a request that has none."""
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    breaker: Breaker = Breaker()
+
+
+class ModelProvider(_Table, frozen=True):
+    """One way to reach a model: which provider, under which name there."""
+
+    provider: str
+    upstream_model: str
+    price: Price | None = None
+    """Where this provider charges otherwise than the model says."""
+
+
+class Model(_Table, frozen=True):
+    providers: list[ModelProvider]
+    tier: Tier = ""
+    active: bool = True
+    display_name: str = ""
+    description: str = ""
+    price: Price | None = None
+    """None: nobody has said what it costs. It costs nothing, and is not free: see budgets."""
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    input_modalities: tuple[str, ...] = ("text",)
+    output_modalities: tuple[str, ...] = ("text",)
+    timeouts: Timeouts | None = None
+    """None: the provider's."""
+    limits: RateLimits = RateLimits()
+    """Of all who ask for it together."""
+
+
+class DetectionRule(_Table, frozen=True):
+    """A bare model name that matches `pattern` belongs to `provider`."""
+
+    pattern: str
+    provider: str
+
+
+class Auth(_Table, frozen=True):
+    mode: Literal["required", "open"] = "required"
+
+
+class QueueLimits(_Table, frozen=True):
+    lane_capacity: int = 10_000
+    """Jobs waiting or running per lane; one more is 503 queue_full."""
+    max_sealed_bytes: int = 1 << 30
+    """Sealed payload bytes of all jobs together; files that wait may be half of it."""
+    max_spend_backlog: int = 2_000_000
+    """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
+    queue_seconds: float = 60.0
+    """How long a job may wait in its lane."""
+
+    @property
+    def admit_below_backlog(self) -> int:
+        """The backlog at which admission stops: every job in the lanes may still add its rows."""
+        return self.max_spend_backlog - self.lane_capacity * LANE_COUNT * ROWS_PER_JOB
+
+
+class Compat(_Table, frozen=True):
+    accept_stop_string: bool = False
+    always_stream_usage: bool = False
+    usage_cost: bool = False
+    user_field: UserField = "attribute"
+    """Of keys that are made from now on, where nobody says it."""
+
+
+class Dryrun(_Table, frozen=True):
+    allow: Literal["all", "scoped"] = "all"
+    """Who may use `ollm::dryrun`, which costs the operator and nobody else: with `scoped`, keys with
+    the scope `dryrun` alone."""
+
+
+class Limits(_Table, frozen=True):
+    max_body_bytes: int = 100 << 20
+    max_answer_bytes: int = 64 << 20
+    """A provider's whole answer; more is 502."""
+    max_output_tokens: int = 16_384
+    """What a request without a cap may generate where a budget applies, unless its model says."""
+    per_user: RateLimits = RateLimits()
+    """Of every user that has none of its own."""
+
+
+class CacheBounds(_Table, frozen=True):
+    """Of the exact cache, `ollm::cache_options`."""
+
+    ttl_seconds: float = 86_400.0
+    """An entry's life."""
+    max_entry_bytes: int = 1 << 20
+    """A longer answer is not kept."""
+    max_bytes: int = 256 << 20
+    """All entries of a shard together; beyond it those go first that would expire first."""
+
+
+class Metrics(_Table, frozen=True):
+    require_key: bool = False
+
+
+class Document(_Table, frozen=True):
+    providers: dict[str, Provider] = {}
+    models: dict[str, Model] = {}
+    functions: dict[str, Function] = {}
+    pricing: dict[str, SeedPrice] = {}
+    detection: list[DetectionRule] = []
+    auth: Auth = Auth()
+    queue: QueueLimits = QueueLimits()
+    compat: Compat = Compat()
+    dryrun: Dryrun = Dryrun()
+    limits: Limits = Limits()
+    cache: CacheBounds = CacheBounds()
+    metrics: Metrics = Metrics()
+
+
+def priced_name(document: Document, model_key: str) -> str:
+    """The key a price is kept under: a model's name, or `provider:model`.
+
+    Raises ValueError for what is neither, and UnknownProvider.
+    """
+    if model_key in document.models:
+        return model_key
+    given, model = split_key(model_key)
+    provider = next((name for name in document.providers if name.lower() == given.lower()), None)
+    if provider is None:
+        raise UnknownProvider(given)
+    return price_key(provider, model)
+
+
+def seed_prices(document: Document) -> dict[str, SeedPrice]:
+    """Under the keys they are kept under, with times in UTC."""
+    return {
+        priced_name(document, key): replace(seed, effective_at=_in_utc(seed.effective_at))
+        for key, seed in document.pricing.items()
+    }
+
+
+def _in_utc(given: datetime | None) -> datetime | None:
+    """A time without a zone is UTC."""
+    if given is None or given.tzinfo is not None:
+        return given
+    return given.replace(tzinfo=UTC)
+
+
+TIER_OF_TYPE: dict[str, Tier] = {"near": "TEE", "phala": "TEE", "vercel": "ZDR", "openai": ""}
+
+
+def dump(value: Any) -> Any:
+    """A catalog value as plain JSON-able data."""
+    return msgspec.to_builtins(value)
