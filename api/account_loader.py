@@ -5,21 +5,22 @@ its memory. Requests of the account wait meanwhile; those of others do not.
 """
 
 import asyncio
-from datetime import datetime
 from decimal import Decimal
 
 import structlog
+from msgspec.structs import replace
 
-from shared.account import Account
+from shared.account import Account, Budget, from_ms
 from shared.clickhouse.client import ClickHouseAway
-from shared.clock import utc
+from shared.clock import Clock
 from shared.errors import Overloaded
 from shared.money import ZERO
 from shared.spend import Spender, SpendReader
 from shared.valkey.accounts import Accounts, Load
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 
-LOAD_SECONDS = 10.0
+LOAD_SECONDS = 35.0
+"""Rows that a dead metering process had claimed are taken over after 15 to 30 s."""
 LOOK_SECONDS = 0.05
 """Between two looks whether the rows have reached the ledger: they are inserted about each second."""
 
@@ -29,7 +30,10 @@ log = structlog.get_logger()
 class AccountLoader:
     """Of one shard, in one process."""
 
-    def __init__(self, client: Client, accounts: Accounts, ledger: SpendReader) -> None:
+    def __init__(
+        self, client: Client, accounts: Accounts, ledger: SpendReader, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._client = client
         self._accounts = accounts
         self._ledger = ledger
@@ -67,10 +71,23 @@ class AccountLoader:
         if load is None or account.budget is None:
             return True
         await self._until_drained(load)
-        spent = await self._spent(account)
-        return await self._accounts.finish_load(
-            self._client, account.suffix, load, spent, account.budget
+        budget = await self._present(account, account.budget)
+        spent = await self._spent(account, budget.since_ms)
+        return await self._accounts.finish_load(self._client, account.suffix, load, spent, budget)
+
+    async def _present(self, account: Account, budget: Budget) -> Budget:
+        """In its present window. One that has ended is not loaded and then reset: what was spent in
+        the window that is under way would be forgiven. Announced again it is one reset all the same.
+        """
+        now_ms = int(self._clock.now() * 1000)
+        if budget.resets_ms is None or now_ms < budget.resets_ms:
+            return budget
+        at, after = budget.window_at(now_ms)
+        spent = await self._spent(account, budget.since_ms) - await self._spent(account, at)
+        await self._accounts.announce_reset(
+            self._client, account.suffix, budget, spent=max(ZERO, spent), now_ms=now_ms
         )
+        return replace(budget, since_ms=at, started_ms=at, resets_ms=after)
 
     async def _until_drained(self, load: Load) -> None:
         while True:
@@ -78,10 +95,8 @@ class AccountLoader:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _spent(self, account: Account) -> Decimal:
-        since: datetime | None = None
-        if account.budget is not None and account.budget.since_ms:
-            since = utc(account.budget.since_ms / 1000)
+    async def _spent(self, account: Account, since_ms: int) -> Decimal:
+        since = from_ms(since_ms) if since_ms else None
         if account.kind == "key":
             return await self._ledger.spent_by_key(account.owner, since)
         spent = await self._ledger.spent([Spender(account.tenant, account.owner, since)])

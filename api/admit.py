@@ -40,12 +40,19 @@ class Shard:
     """One shard's connections in this process."""
 
     def __init__(
-        self, *, url: str, keys: ShardKeys, inbox: Inbox, name: str, ledger: SpendReader
+        self,
+        *,
+        url: str,
+        keys: ShardKeys,
+        inbox: Inbox,
+        name: str,
+        ledger: SpendReader,
+        clock: Clock,
     ) -> None:
         self.admission = Admission(keys)
         self.client = Client(url, name=name)
         self.inbox = inbox
-        self.loader = AccountLoader(self.client, Accounts(keys), ledger)
+        self.loader = AccountLoader(self.client, Accounts(keys), ledger, clock)
 
 
 class Gate:
@@ -81,7 +88,7 @@ class Gate:
             on_late=lambda waiter: self._expire_later(keys.shard, waiter),
         )
         name = f"api-{self.process[-8:]}"
-        return Shard(url=url, keys=keys, inbox=inbox, name=name, ledger=self._ledger)
+        return Shard(url=url, keys=keys, inbox=inbox, name=name, ledger=self._ledger, clock=clock)
 
     @property
     def open_requests(self) -> int:

@@ -37,7 +37,7 @@ def select(
     catalog: Catalog, caller: Caller, request: InferenceRequest, episode_id: str
 ) -> Selection:
     """Raises NotFound, NotPermitted and InvalidRequest. A key that may use a model may use it as a
-    variant too; for a panel it must be one for all models that are asked."""
+    variant too; it must be one for all models that may be asked: of a panel, and of fallbacks."""
     found = catalog.function(request.model)
     if found is None:
         target = _target(catalog, caller, request.model, request.model)
@@ -51,6 +51,10 @@ def select(
         raise _no_variant("function", chosen)
     asked = function.asked_by(chosen)
     targets = [_target(catalog, caller, one.model, request.model) for one in asked]
+    if not request.variant_name and caller.allowed_models is not None:
+        for step in function.in_order(chosen):  # its fallbacks may answer, too
+            for one in function.asked_by(step):
+                _target(catalog, caller, one.model, request.model)
     total = max(
         one.timeouts.total if one.timeouts else target.total_seconds
         for target, one in zip(targets, asked, strict=True)

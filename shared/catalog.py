@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import cached_property
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.catalog_checks import CatalogInvalid, check, check_rows, rows_per_job, unknown_fields
 from shared.document import LANE_COUNT, ROWS_PER_JOB, Document, Model, ModelProvider, QueueLimits
@@ -76,7 +77,7 @@ class Catalog:
         limits = self.document.queue
         more = max((rows for _, rows in rows_per_job(self.document)), default=0) - ROWS_PER_JOB
         backlog = limits.max_spend_backlog - limits.lane_capacity * LANE_COUNT * max(0, more)
-        return msgspec.structs.replace(limits, max_spend_backlog=backlog)
+        return replace(limits, max_spend_backlog=backlog)
 
     @cached_property
     def has_limits(self) -> bool:
@@ -124,6 +125,24 @@ class Catalog:
         providers = self.document.providers
         return max(providers[route.provider].timeouts.total for route in model.providers)
 
+    @cached_property
+    def _by_route(self) -> dict[tuple[str, str], str]:
+        """The catalog's names, by provider and what the model is called there."""
+        return {
+            (route.provider, route.upstream_model): name
+            for name, model in reversed(self.document.models.items())
+            for route in model.providers
+        }
+
+    def _at(self, provider: str, upstream: str) -> Target | None:
+        """A model as its provider calls it. One of the catalog's keeps its price, its tier and its
+        limits; one that is not active is not to be had by another name either."""
+        name = self._by_route.get((provider, upstream))
+        if name is None:
+            return self._unlisted(provider, upstream)
+        listed = self._listed.get(name)
+        return None if listed is None else replace(listed, pinned_provider=provider)
+
     def _unlisted(self, provider: str, upstream: str) -> Target:
         model = Model(providers=[ModelProvider(provider=provider, upstream_model=upstream)])
         return Target(
@@ -140,11 +159,11 @@ class Catalog:
         for separator in (":", "/"):
             provider, found, upstream = name.partition(separator)
             if found and upstream and provider in self.document.providers:
-                return self._unlisted(provider, upstream)
+                return self._at(provider, upstream)
         return None
 
     def _by_detection(self, name: str) -> Target | None:
         for rule in self.document.detection:
             if fnmatch.fnmatchcase(name, rule.pattern) and rule.provider in self.document.providers:
-                return self._unlisted(rule.provider, name)
+                return self._at(rule.provider, name)
         return None

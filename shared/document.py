@@ -128,6 +128,8 @@ class Limits(_Table, frozen=True):
     """A provider's whole answer; more is 502."""
     max_output_tokens: int = 16_384
     """What a request without a cap may generate where a budget applies, unless its model says."""
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    """Whether a model without a price may be used under a budget: nothing would be counted."""
     per_user: RateLimits = RateLimits()
     """Of every user that has none of its own."""
 

@@ -16,8 +16,8 @@ from shared.price import MILLION, Price
 MAX_NANO = MAX_BUDGET_USD * 10**9 + 1
 BYTES_PER_TOKEN = 4
 """Of text, on average: what a limit of tokens takes before the use is known."""
-AUDIO_BYTES_PER_SECOND = 1_000
-"""Fewer than any recording has: a file lasts no longer than its bytes at this rate."""
+AUDIO_BYTES_PER_SECOND = 500
+"""Of the sparest codec for speech in use: a file hardly lasts longer than its bytes at this rate."""
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

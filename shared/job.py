@@ -76,8 +76,9 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What the database had in force at admission, by `price_key`; it wins over the catalog."""
     hold_nano: int = 0
     """What the job holds on its budgets, in US nano-dollars."""
-    output_cap: int = 0
-    """Tokens: the output that is held for; 0: no budget bounds it. It goes to the provider."""
+    output_caps: dict[str, int] = {}
+    """Where a budget bounds the job, by model: the tokens of output that are held for. It goes to the
+    provider with a request that has no cap."""
     selector_is_billed: bool = False
     """The body's `user` names the billed user: providers do not get it."""
 

@@ -16,7 +16,7 @@ import structlog
 from shared.reply import Kind, binding, pack_frame
 from shared.run import unpacked_size
 from shared.seal import Seal
-from shared.spend import SpendRow, charge_of, encode_row
+from shared.spend import Charge, SpendRow, charge_of, encode_row
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.inbox import Ending, Post, Poster
 from workers.held import HeldJob
@@ -84,8 +84,18 @@ class Outbox:
         elif self._timer is None and not self._due:
             self._timer = self._loop.call_later(self._window, self._kick)
 
-    def end(self, held: HeldJob, kind: Kind, payload: bytes, rows: Sequence[SpendRow]) -> None:
-        """The last reply and the rows of every attempt: the job is settled, and charged, with them."""
+    def end(
+        self,
+        held: HeldJob,
+        kind: Kind,
+        payload: bytes,
+        rows: Sequence[SpendRow],
+        charge: Charge | None = None,
+    ) -> None:
+        """The last reply and the rows of every attempt: the job is settled, and charged, with them.
+
+        `charge` where it is not that of the rows: a dry run has none, and has used tokens.
+        """
         if held.lost or held.ending:
             return
         held.ending = True
@@ -104,7 +114,7 @@ class Outbox:
             token=claim.token,
             frames=frames,
             rows=[*[row for _, row in held.ended_rows if row], *map(encode_row, rows)],
-            charge=charge_of(rows),
+            charge=charge_of(rows) if charge is None else charge,
         )
         self._endings.append((held, ending))
         self._kick()

@@ -117,14 +117,14 @@ class InferenceRoute:
         except GatewayError:
             await self._probe(scope[REQUEST_ID], catalog, caller)
             raise
-        accounts = accounts_of(catalog, caller, header.model)
+        accounts = accounts_of(catalog, caller, selection.reachable(catalog))
         if not accounts:
             return header, None
         return with_terms(header, accounts, catalog, selection, size())
 
     async def _probe(self, request_id: str, catalog: Catalog, billed: Caller) -> None:
         """Counts what is refused for another reason. Raises RateLimited."""
-        if accounts := accounts_of(catalog, billed, None):
+        if accounts := accounts_of(catalog, billed):
             terms = Terms(accounts, Hold(), self._clock.now())
             await self._gate.probe(request_id, terms, billed.tenant)
 

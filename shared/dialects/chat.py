@@ -104,6 +104,11 @@ def to_upstream(
     return document
 
 
+def output_cap(document: dict[str, Any]) -> int:
+    """Of what goes to a provider; 0 where it has none."""
+    return next((document[name] for name in TOKEN_CAPS if document.get(name) is not None), 0)
+
+
 def _request(
     fields: dict[str, Any], model: str, tags: dict[str, str], *, has_arguments: bool
 ) -> ChatRequest:

@@ -23,6 +23,8 @@ OURS = "ollm::"
 """Fields with this prefix are for the gateway and never leave it."""
 MAX_SHOWN = 100
 """Characters of a name, and names, that an error repeats at most."""
+DECISIVE = frozenset({"model", "n", "max_tokens", "max_completion_tokens", "stream", "user"})
+"""What is asked of whom, how much of it, and who pays."""
 MANY_BYTES = 1 << 20
 MAX_VALUES = 2_000_000
 """In a body of over MANY_BYTES. Nothing but `[],[],[]` would grow thirtyfold when decoded; a body
@@ -79,6 +81,10 @@ def refuse_twice(body: bytes, fields: dict[str, Any]) -> None:
 
     Looks closer only where a name stands twice anywhere. Raises InvalidRequest.
     """
+    for name in fields:
+        if name not in DECISIVE and name.lower() in DECISIVE:
+            # A provider that reads names in any case would take it for the one we have checked.
+            raise bad(name[:MAX_SHOWN], "is not the name of a field", "value_error")
     if len(body) > MANY_BYTES:
         return  # the last one counts, here and at the provider, who gets it once
     for name in fields:

@@ -48,7 +48,8 @@ class Gatherer(Generic[Item]):
         for some in self._calls(waiting):
             try:
                 sent = self._call(client, [item for item, _ in some])
-            except ValkeyAway as error:
+            except (ValkeyAway, ArithmeticError, TypeError, ValueError) as error:
+                # The last three: one item cannot be packed. Nobody may wait for ever because of it.
                 _fail(some, error)
             else:
                 sent.add_done_callback(partial(_deliver, some))

@@ -1,6 +1,7 @@
 """Budgets and limits on a real Valkey: what is held, charged, refused, reset and given back."""
 
 import asyncio
+import time
 from decimal import Decimal
 
 import pytest
@@ -258,6 +259,33 @@ async def test_a_job_ends_though_its_account_was_spoilt_and_others_of_its_call_a
     assert len(await bank.queue.spend_rows()) == 1
 
 
+async def test_an_account_that_was_deleted_by_hand_keeps_nobody_elses_place(bank: Bank) -> None:
+    user, key = of_user(budget=a_budget()), key_account("default", "k", RateLimits(), a_budget())
+    model = model_account("sim_echo", RateLimits(concurrent=1))
+    for account in (user, key):
+        await bank.load(account)
+    await bank.admit(user, key, model, nano=400)
+    claim = await bank.claim()
+    await bank.queue.client.call(b"DEL", bank.queue.keys.account(user.suffix))
+    await bank.load(user)
+    assert await bank.settle(claim, nano=30) == b"ok"
+    assert await bank.money(user) == (30, 0), "what was not held any more is no credit"
+    assert await bank.money(key) == (30, 0)
+    await bank.admit(key, model, nano=1)
+
+
+async def test_a_hold_does_not_grow_on_an_account_that_is_not_loaded(bank: Bank) -> None:
+    account = of_user(budget=a_budget())
+    await bank.load(account)
+    await bank.admit(account, nano=400)
+    claim, queue = await bank.claim(), bank.queue
+    await queue.lanes().attempt(
+        queue.client, claim, reply_to=INBOX, row_id="row", row=b"row", ended=()
+    )
+    await queue.client.call(b"HDEL", queue.keys.account(account.suffix), b"spend")
+    assert await bank.accounts.extend_hold(queue.client, claim, 1) == b"denied"
+
+
 # ---- windows of budgets
 
 
@@ -464,7 +492,7 @@ async def test_the_tightest_of_several_limits_decides(bank: Bank) -> None:
 
 async def test_tokens_of_a_minute_flow_back_and_are_corrected_by_what_was_used(bank: Bank) -> None:
     account = of_user(RateLimits(tokens_per_minute=6000))
-    await bank.admit(account, tokens=5900)
+    await bank.admit(account, tokens=5900, at=time.time())
     with pytest.raises(RateLimited) as refused:
         await bank.admit(account, tokens=300)
     assert refused.value.retry_after is not None
@@ -474,6 +502,26 @@ async def test_tokens_of_a_minute_flow_back_and_are_corrected_by_what_was_used(b
     assert admitted.standing is not None
     assert admitted.standing.tokens is not None
     assert 5590 <= admitted.standing.tokens.left <= 5700
+
+
+async def test_what_one_answer_used_beyond_a_minute_shuts_nobody_out_for_longer(bank: Bank) -> None:
+    account = model_account("sim_echo", RateLimits(tokens_per_minute=1000))
+    await bank.admit(account, tokens=1, at=time.time())
+    await bank.settle(await bank.claim(), tokens=2**31 - 1)
+    with pytest.raises(RateLimited) as refused:
+        await bank.admit(account, tokens=1000)
+    assert refused.value.retry_after is not None
+    assert 100 < refused.value.retry_after <= 120
+
+
+async def test_tokens_that_have_flowed_back_are_not_given_back_again(bank: Bank) -> None:
+    account = of_user(RateLimits(tokens_per_minute=60_000))
+    await bank.admit(account, tokens=60_000, at=time.time() - 30)
+    await bank.settle(await bank.claim())
+    _, admitted = await bank.admitted(account, tokens=1)
+    assert admitted.standing is not None
+    assert admitted.standing.tokens is not None
+    assert 29_000 < admitted.standing.tokens.left < 31_000
 
 
 async def test_a_request_larger_than_the_bucket_waits_for_a_full_one(bank: Bank) -> None:

@@ -41,7 +41,7 @@ class Payer:
 
     async def ask(self, hold: int = CAP * WORD_NANO, **options: Any) -> JobHeader:
         terms = Terms([self.account], Hold(nano=hold), 1_800_000_000.0)
-        return await self._asker.ask(terms=terms, hold_nano=hold, output_cap=CAP, **options)
+        return await self._asker.ask(terms=terms, hold_nano=hold, output_caps={"m": CAP}, **options)
 
     async def money(self) -> tuple[int, int]:
         (found,) = await self._accounts.counted(self._asker.queue.client, [self.account.suffix])

@@ -22,9 +22,14 @@ class Allowance:
         self.held_nano = held.header.hold_nano
         self._held = held
         self._recorder = recorder
-        self._tokens = held.header.output_cap
+        self._tokens = 0
         self._is_last = False
         """The budget does not bear more."""
+
+    def begin(self, cap: int) -> None:
+        """A call is made with this cap, which is held for."""
+        self._tokens = cap
+        self._is_last = False
 
     async def keep(self, attempt: Attempt) -> None:
         """After a part of the answer. Raises NotPermitted: it must not go on."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from shared.errors import GatewayError, Overloaded
 from shared.money import ZERO
-from shared.spend import SpendRow, Status, encode_row
+from shared.spend import Charge, SpendRow, Status, encode_row
 from shared.usage import Usage, total
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt
@@ -250,6 +250,14 @@ class Calls:
     def rows(self) -> Sequence[SpendRow]:
         """For the job's end."""
         return () if self._held.header.dryrun else self._kept
+
+    @property
+    def charge(self) -> Charge | None:
+        """Of a dry run: its tokens; else that of the rows."""
+        if not self._held.header.dryrun:
+            return None
+        used = self.usage
+        return Charge(0, used.input_tokens + used.output_tokens)
 
     @property
     def usage(self) -> Usage:

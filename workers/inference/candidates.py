@@ -57,7 +57,7 @@ class Candidate:
             dialect.to_upstream(
                 self._document,
                 route.upstream_model,
-                cap=self.header.output_cap,
+                cap=self.header.output_caps.get(route.model, 0),
                 cap_field=route.provider.settings.output_cap_field,
             ),
             row_id=attempt.row_id,

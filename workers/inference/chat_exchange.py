@@ -60,16 +60,16 @@ class ChatExchange:
         self.input_estimate = estimate_input_tokens(self._document)
 
     def request(self, route: Route, attempt: Attempt) -> httpx.Request:
+        document = dialect.to_upstream(
+            self._of_variants.get(route.variant_name, self._document),
+            route.upstream_model,
+            cap=self.header.output_caps.get(route.model, 0),
+            cap_field=route.provider.settings.output_cap_field,
+        )
+        if self._job.allowance is not None:
+            self._job.allowance.begin(dialect.output_cap(document))
         return route.provider.request(
-            "chat.completions",
-            dialect.to_upstream(
-                self._of_variants.get(route.variant_name, self._document),
-                route.upstream_model,
-                cap=self.header.output_cap,
-                cap_field=route.provider.settings.output_cap_field,
-            ),
-            row_id=attempt.row_id,
-            timeouts=route.timeouts,
+            "chat.completions", document, row_id=attempt.row_id, timeouts=route.timeouts
         )
 
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:

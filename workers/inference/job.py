@@ -72,7 +72,7 @@ class Job:
         self.cost_of: CostOf | None = None
         """Where answers say what they cost."""
         self._cache: JobCache | None = None
-        self.allowance = Allowance(held, recorder) if held.header.output_cap else None
+        self.allowance = Allowance(held, recorder) if held.header.output_caps else None
 
     # ---- the way through
 
@@ -160,7 +160,7 @@ class Job:
     def _end(self, kind: Kind, payload: bytes, outcome: str) -> None:
         """Settles: with the last reply go the rows of all calls, and what they cost."""
         rows = self.calls.rows
-        self._outbox.end(self._held, kind, payload, rows)
+        self._outbox.end(self._held, kind, payload, rows, self.calls.charge)
         self.meter.ended(outcome)
         if self.allowance is not None and charge_of(rows).nano > self.allowance.held_nano:
             self.meter.overran()

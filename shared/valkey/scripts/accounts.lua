@@ -24,38 +24,51 @@ local function charge(account, spend, since, previous, nano, admitted)
   end
 end
 
-local function release_all(packed, nano, used, accounts)
-  local held, taken, admitted, holders = unpack(cmsgpack.unpack(packed))
-  local charged, now = {}, nil
-  for _, holder in ipairs(holders) do
-    local account = accounts .. holder[1]
-    local spend, since, previous, holds, running, full = unpack(
-      redis.call('HMGET', account, 'spend', 'since', 'previous', 'held', 'running', 'full'))
-    if holder[2] then
-      redis.call('HSET', account, 'held', tonumber(holds) - held)
-      if nano > 0 then
-        charge(account, spend, since, previous, nano, admitted)
-      end
-      charged[holder[1]] = true
+local function release_one(holder, account, hold, nano, used)
+  local held, taken, admitted = unpack(hold)
+  local spend, since, previous, holds, running, full = unpack(
+    redis.call('HMGET', account, 'spend', 'since', 'previous', 'held', 'running', 'full'))
+  if holder[2] then
+    -- Whoever deletes an account by hand deletes what is held, too: it must not become a credit.
+    redis.call('HSET', account, 'held', math.max(0, tonumber(holds or '0') - held))
+    if nano > 0 then
+      charge(account, spend, since, previous, nano, admitted)
     end
-    if holder[3] then
-      if tonumber(running or '0') > 1 then
-        redis.call('HSET', account, 'running', tonumber(running) - 1)
-      else
-        redis.call('HDEL', account, 'running') -- an account that is not a budget's leaves nothing
-      end
+  end
+  if holder[3] then
+    if tonumber(running or '0') > 1 then
+      redis.call('HSET', account, 'running', tonumber(running) - 1)
+    else
+      redis.call('HDEL', account, 'running') -- an account that is not a budget's leaves nothing
     end
-    if holder[4] > 0 then
-      now = now or now_ms()
-      correct_bucket(account, tonumber(full or '0'), holder[4], taken, used, now)
-    end
+  end
+  if holder[4] > 0 then
+    correct_bucket(account, tonumber(full or '0'), holder[4], taken, used, admitted)
+  end
+end
+
+-- Whatever is wrong with an account, the job ends, and the others are settled: the ledger is right, and
+-- counters can be reconciled with it.
+local function attempted(what, ...)
+  local done, answer = pcall(what, ...)
+  if not done then
+    redis.log(redis.LOG_WARNING, 'an account was not settled: ' .. tostring(answer))
+  end
+end
+
+-- Ends what a job holds, and charges what it cost. Returns the accounts that were charged.
+local function release(packed, nano, used, accounts)
+  local hold, charged = cmsgpack.unpack(packed), {}
+  for _, holder in ipairs(hold[4]) do
+    attempted(release_one, holder, accounts .. holder[1], hold, nano, used)
+    charged[holder[1]] = holder[2]
   end
   return charged
 end
 
 -- Charges accounts that were loaded while the job ran: it does not hold anything there. Its spend row
 -- says whose they are: an array of over 15 members, which are row, request, tenant, user, key, …
-local function charge_all_unheld(row, nano, entry, charged, accounts)
+local function charge_unheld(row, nano, entry, charged, accounts)
   local _, _, _, tenant, user, key = cmsgpack.unpack_limit(row, 5, 3)
   local admitted = tonumber(string.match(entry, '^(%d+)'))
   local suffixes = { 'user:' .. #tenant .. ':' .. tenant .. ':' .. user }
@@ -67,26 +80,7 @@ local function charge_all_unheld(row, nano, entry, charged, accounts)
     if not charged[suffix] and redis.call('HEXISTS', account, 'held') == 1 then
       local spend, since, previous =
         unpack(redis.call('HMGET', account, 'spend', 'since', 'previous'))
-      charge(account, spend, since, previous, nano, admitted)
+      attempted(charge, account, spend, since, previous, nano, admitted)
     end
   end
-end
-
--- Whatever is wrong with an account, the job ends: the ledger is right, and counters can be reconciled
--- with it.
-local function attempted(what, ...)
-  local done, answer = pcall(what, ...)
-  if done then
-    return answer
-  end
-  redis.log(redis.LOG_WARNING, 'an account was not settled: ' .. tostring(answer))
-  return {}
-end
-
-local function release(packed, nano, used, accounts)
-  return attempted(release_all, packed, nano, used, accounts)
-end
-
-local function charge_unheld(row, nano, entry, charged, accounts)
-  return attempted(charge_all_unheld, row, nano, entry, charged, accounts)
 end

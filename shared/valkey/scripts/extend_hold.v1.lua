@@ -17,7 +17,10 @@ local hold, more = cmsgpack.unpack(state[3]), tonumber(ARGV[3])
 for _, holder in ipairs(hold[4]) do
   if holder[2] and holder[2] >= 0 then
     local money = redis.call('HMGET', ARGV[4] .. holder[1], 'spend', 'held')
-    if tonumber(money[1] or '0') + tonumber(money[2] or '0') + more > holder[2] then
+    if not money[1] then
+      return 'denied' -- not loaded: it may be spent
+    end
+    if tonumber(money[1]) + tonumber(money[2] or '0') + more > holder[2] then
       return 'denied'
     end
   end

@@ -50,8 +50,14 @@ local function fill_bucket_at(account, full, now)
   end
 end
 
--- What a job took was an estimate; now its use is known.
-local function correct_bucket(account, full, limit, taken, used, now)
+-- What a job took was an estimate; now its use is known. What has flowed back since it took them is
+-- not given back again. What it used beyond is owed, but no more than a second minute's tokens: the
+-- bucket may be many users', and one provider's count must not shut them all out.
+local function correct_bucket(account, full, limit, taken, used, taken_at)
+  local now = now_ms()
   local more = (used - math.min(taken, limit)) * MINUTE / limit
-  fill_bucket_at(account, math.max(full, now) + more, now)
+  if more < 0 then
+    more = math.min(0, more + math.max(0, now - taken_at))
+  end
+  fill_bucket_at(account, math.min(math.max(full, now) + more, now + 2 * MINUTE), now)
 end

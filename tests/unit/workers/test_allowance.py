@@ -36,8 +36,10 @@ def attempt_of(seen: int) -> Attempt:
 
 
 def allowance(budgets: Budgets) -> Allowance:
-    held = a_held_job(output_cap=100, hold_nano=1_000_000)
-    return Allowance(held, cast(Recorder, budgets))
+    held = a_held_job(output_caps={"sim_echo": 100}, hold_nano=1_000_000)
+    begun = Allowance(held, cast(Recorder, budgets))
+    begun.begin(100)
+    return begun
 
 
 async def test_nothing_is_asked_for_below_four_fifths() -> None:
