@@ -59,12 +59,14 @@ DELETE /v1/pricing/{model_key}       master 204
 GET    /v1/usage                     master 200
 GET    /v1/usage/summary             master 200
 GET    /v1/users/{user_id}/usage     master 200
+GET    /v1/users/{user_id}/budget-resets master 200
 GET    /v1/audit                     master 200
 POST   /v1/keys                      master 200
 GET    /v1/keys                      master 200
 GET    /v1/keys/{key_id}             master 200
 PATCH  /v1/keys/{key_id}             master 200
 POST   /v1/keys/{key_id}/rotate      master 200
+GET    /v1/keys/{key_id}/budget-resets master 200
 DELETE /v1/keys/{key_id}             master 204
 POST   /v1/users                     master 422
 GET    /v1/users                     master 200
@@ -284,7 +286,7 @@ async def test_what_no_route_is_for_is_refused_whoever_asks(world):
     before = await world.seen_by_master()
     known = {(line.method, line.path) for line in LINES}
     # An id that holds slashes may end in these words: other methods are about such an id.
-    words = ("{model_key}/history", "{user_id}/usage")
+    words = ("{model_key}/history", "{user_id}/usage", "{user_id}/budget-resets")
     paths = sorted({line.path for line in LINES if not line.path.endswith(words)})
     for caller in ("none", "ordinary", "master"):
         for method, path in set(itertools.product(METHODS, paths)) - known:
