@@ -27,7 +27,7 @@ MOST_MIB = 400.0
 
 
 async def test_kills_lose_no_row_and_complete_no_cut_stream(gateway: StartedGateway):
-    await torment(gateway, requests=4000, kills=28, per_second=45.0)
+    await torment(gateway, requests=2800, kills=21, per_second=50.0)
 
 
 @pytest.mark.torture
