@@ -1,12 +1,13 @@
 """What users and keys have spent and hold: by the counters that admission uses, else by the ledger."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 import structlog
 
 from shared.account import key_suffix, user_suffix
+from shared.clickhouse.client import ClickHouseAway
 from shared.money import ZERO
 from shared.postgres.keys import KeyInfo
 from shared.postgres.users import UserInfo
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 class Money(NamedTuple):
     """In US dollars."""
 
-    spent: Decimal
+    spent: Decimal | None
     """Since the last reset: one that is due is made by the next request, or within a minute."""
     held: Decimal
 
@@ -49,11 +50,15 @@ class CountedSpend:
         return _joined(counted, dict(zip(unknown, spent, strict=True)))
 
     async def of_keys(self, keys: Sequence[KeyInfo]) -> list[Money]:
-        """As `of_users`."""
+        """As `of_users`, but raises nothing: keys must be found and changed without the ledger, too.
+        Then nobody knows what those without a counter have spent."""
         counted = await self._counted([(one.tenant, key_suffix(one.public_id)) for one in keys])
         unknown = _unknown(keys, counted)
         asked = [KeySpender(keys[at].public_id, keys[at].spend_since) for at in unknown]
-        spent = await self._ledger.spent_by_keys(asked)
+        try:
+            spent: Sequence[Decimal | None] = await self._ledger.spent_by_keys(asked)
+        except ClickHouseAway:
+            spent = [None] * len(asked)
         return _joined(counted, dict(zip(unknown, spent, strict=True)))
 
     async def _counted(self, wanted: Sequence[tuple[str, str]]) -> list[Counted]:
@@ -80,5 +85,5 @@ def _unknown(owners: Sequence[UserInfo | KeyInfo], counted: Sequence[Counted]) -
     ]
 
 
-def _joined(counted: Sequence[Counted], spent: dict[int, Decimal]) -> list[Money]:
-    return [Money(spent.get(at, one.spent or ZERO), one.held) for at, one in enumerate(counted)]
+def _joined(counted: Sequence[Counted], spent: Mapping[int, Decimal | None]) -> list[Money]:
+    return [Money(spent.get(at, one.spent), one.held) for at, one in enumerate(counted)]

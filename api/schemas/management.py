@@ -64,7 +64,11 @@ _MONEY: Json = {
     "spend": {**NUMBER, "description": "US dollars."},
     "reserved": {**NUMBER, "description": "Held for calls that run."},
 }
-KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT, **_MONEY})
+_MAYBE_MONEY: Json = {
+    **_MONEY,
+    "spend": {**MAYBE_NUMBER, "description": "US dollars; null while nobody knows."},
+}
+KEY: Json = _object({**_KEY, "last_used_at": MAYBE_MOMENT, **_MAYBE_MONEY})
 NEW_KEY: Json = _object({**_KEY, "key": {**STRING, "description": "Shown this once."}})
 
 USER: Json = _object(

@@ -445,6 +445,19 @@ async def test_with_clickhouse_away_a_user_can_still_be_blocked(environment):
         assert (await client.delete("/v1/users/u1")).status_code == 204
 
 
+async def test_with_clickhouse_away_keys_are_found_and_changed(environment):
+    away = {**environment, "CLICKHOUSE_URL": "http://127.0.0.1:1"}
+    async with (
+        started(away) as process,
+        httpx.AsyncClient(base_url=process.base_url, timeout=10, headers=bearer(MASTER)) as client,
+    ):
+        key = await made(client, "/v1/keys")
+        (listed,) = (await client.get("/v1/keys")).json()
+        assert (listed["id"], listed["spend"], listed["reserved"]) == (key["id"], None, 0)
+        changed = await client.patch(f"/v1/keys/{key['id']}", json={"is_active": False})
+        assert (changed.status_code, changed.json()["is_active"]) == (200, False)
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 async def test_the_id_of_a_user_may_hold_any_character_raw_or_encoded(client, environment, prefix):
     store = ClickHouse(environment["CLICKHOUSE_URL"])
