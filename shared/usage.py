@@ -1,5 +1,6 @@
 """What a call used, by kind."""
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -92,13 +93,34 @@ def usage_from_transcription(document: Any) -> Usage | None:
     )
 
 
-def audio_estimate(size: int) -> Usage:
-    """Of a file of so many bytes: a floor, for nobody has looked into it."""
-    seconds = Decimal(size) / AUDIO_BYTES_PER_SECOND
+def audio_estimate(size: int, told_seconds: Decimal = ZERO) -> Usage:
+    """Of a file of so many bytes, which is a floor, for nobody has looked into it; or of so long a
+    one, where the answer has told."""
+    seconds = max(told_seconds, Decimal(size) / AUDIO_BYTES_PER_SECOND)
     return Usage(
         input_tokens=int(seconds * AUDIO_TOKENS_PER_SECOND),
         seconds=seconds.quantize(MILLISECOND),
     )
+
+
+def heard_seconds(transcription: str) -> Decimal:
+    """How long the sound was, by the times in subtitles (`srt`, `vtt`); 0 where there are none."""
+    ends = [_SUBTITLE_END.search(line) for line in transcription.splitlines() if "-->" in line]
+    told = [_duration(found) for found in ends if found is not None]
+    return max(told, default=ZERO)
+
+
+def told_seconds(transcription: dict[str, Any]) -> Decimal:
+    """The `duration` of a `verbose_json`; 0 where there is none."""
+    return _seconds(transcription.get("duration")) or ZERO
+
+
+def _duration(end: re.Match[str]) -> Decimal:
+    hours, minutes, seconds, rest = end.groups()
+    return Decimal(f"{int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)}.{rest}")
+
+
+_SUBTITLE_END = re.compile(r"-->\s*(?:(\d{1,4}):)?(\d{1,2}):(\d{2})[.,](\d{3})")
 
 
 def counters(usage: Usage) -> dict[str, int]:

@@ -34,6 +34,8 @@ class Attempt:
         self.deltas = 0
         self.characters = 0
         self._audio_bytes = 0
+        self.audio_seconds = ZERO
+        """Of what was heard, where the answer tells."""
         self.finish_reason: str | None = None
         self.service_tier = ""
         """That served the call, once the provider has said."""
@@ -139,7 +141,7 @@ class Attempt:
             return self.usage, "provider"
         if not billed and not self.deltas:
             return Usage(), "none"
-        heard = audio_estimate(self._audio_bytes)
+        heard = audio_estimate(self._audio_bytes, self.audio_seconds)
         estimated = Usage(
             input_tokens=self.row.usage.input_tokens + heard.input_tokens,
             output_tokens=self.output_seen,

@@ -11,7 +11,7 @@ import msgspec
 
 from shared.dialects.transcription import DEFAULT_FORMAT, JSON_FORMATS
 from shared.upload import decode_form
-from shared.usage import usage_from_transcription
+from shared.usage import heard_seconds, told_seconds, usage_from_transcription
 from workers.inference.attempt import Attempt
 from workers.inference.job import Job
 from workers.inference.routing import Route
@@ -83,6 +83,7 @@ class TranscriptionExchange:
         text = _text(data)
         if self._format() not in JSON_FORMATS:
             attempt.content_arrived(len(text))
+            attempt.audio_seconds = heard_seconds(text)
             self._job.calls.complete(attempt)
             self._job.end_whole(data, content_type=TEXT)
             return
@@ -94,6 +95,7 @@ class TranscriptionExchange:
         usage = usage_from_transcription(document.get("usage"))
         if usage is not None:
             attempt.usage_arrived(usage)
+        attempt.audio_seconds = told_seconds(document)
         attempt.content_arrived(len(document["text"]))
         if self._job.cost_of is not None:
             data = document_with_cost(data, self._job.cost_of(attempt))

@@ -8,7 +8,10 @@ from shared.money import from_nano, settle, to_nano
 from shared.usage import (
     Usage,
     as_openai,
+    audio_estimate,
+    heard_seconds,
     highest,
+    told_seconds,
     total,
     usage_from_openai,
     usage_from_transcription,
@@ -85,3 +88,32 @@ def test_a_sum_of_usages_reads_back_as_it_was() -> None:
 def test_repeated_usage_in_a_stream_is_a_running_total() -> None:
     assert highest(None, Usage(1, 2)) == Usage(1, 2)
     assert highest(Usage(10, 2), Usage(10, 7)) == Usage(10, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (
+            "1\n00:00:00,000 --> 00:00:04,500\none\n\n2\n00:00:04,500 --> 01:02:03,250\ntwo\n",
+            "3723.25",
+        ),
+        ("WEBVTT\n\n00:01.000 --> 00:07.125 align:start\none\n", "7.125"),
+        ("plain text, 00:00:09,000", "0"),
+        ("a --> b", "0"),
+    ],
+)
+def test_subtitles_tell_how_long_the_sound_was(text: str, seconds: str) -> None:
+    assert heard_seconds(text) == Decimal(seconds)
+
+
+def test_a_verbose_transcription_tells_how_long_the_sound_was() -> None:
+    assert told_seconds({"duration": 8.47}) == Decimal("8.47")
+    assert told_seconds({"duration": "long"}) == told_seconds({}) == 0
+
+
+def test_an_estimate_of_sound_is_by_what_was_told_and_never_below_what_its_bytes_must_last() -> (
+    None
+):
+    assert audio_estimate(64_000).seconds == 2
+    assert audio_estimate(64_000, Decimal(90)).seconds == 90
+    assert audio_estimate(64_000, Decimal(1)).seconds == 2
