@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from shared.account import MAX_BUDGET_USD
 from shared.caller import DEFAULT_TENANT, Scope, UserField
@@ -121,6 +121,10 @@ AtTime = Annotated[Moment | None, Query()]
 
 
 class LimitsBody(BaseModel):
+    """Ours, so a misspelt one is refused: it would be a limit that is not there."""
+
+    model_config = ConfigDict(extra="forbid")
+
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     concurrent: Positive | None = None

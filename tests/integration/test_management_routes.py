@@ -512,6 +512,8 @@ async def test_budgets_of_keys_soft_limits_and_limits_of_users_are_managed(clien
     assert user["limits"] == limits
     nulls = {"limits": None, "alias": None}
     assert (await client.patch(f"{prefix}/users/u1", json=nulls)).json() == user
+    misspelt = await client.patch(f"{prefix}/users/u1", json={"limits": {"rpm": 3}})
+    assert misspelt.status_code == 422
     freed = await client.patch(f"{prefix}/users/u1", json={"limits": {}})
     assert freed.json()["limits"] == dict.fromkeys(limits)
 
