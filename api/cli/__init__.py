@@ -12,6 +12,7 @@ FAMILIES = {
     "send": "send",
     "queue": "queue",
     "usage": "usage",
+    "audit": "audit",
     "keys": "keys",
     "users": "users",
     "budgets": "budgets",

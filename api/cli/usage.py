@@ -10,6 +10,7 @@ import typer
 from api.cli.backfill import backfill
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
+from api.cli.usage_list import list_usage
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
 from shared.clickhouse.usage_filter import UsageFilter
 from shared.clickhouse.usage_summary import Line, UsageSummary
@@ -23,6 +24,7 @@ HEAD = ("requests", "errors", "input tokens", "output tokens", "cost (USD)")
 def add_to(app: typer.Typer) -> None:
     family = typer.Typer(invoke_without_command=True)
     family.callback()(usage)
+    family.command("list")(list_usage)
     family.command("backfill")(backfill)
     app.add_typer(family, name="usage")
 

@@ -33,12 +33,12 @@ def router(management: Management, prefix: str) -> APIRouter:
             actor=actor, action=action, object_type=object_type, object_id=object_id
         )
         found = await management.audit.list_entries(wanted, skip=skip, limit=limit)
-        return answer([_shown(entry) for entry in found])
+        return answer([document_of(entry) for entry in found])
 
     return routes
 
 
-def _shown(entry: AuditEntry) -> dict[str, Any]:
+def document_of(entry: AuditEntry) -> dict[str, Any]:
     return {
         "id": str(entry.id),
         "at": moment(entry.at),

@@ -89,3 +89,37 @@ def test_the_command_prints_the_sums(gateway: StartedGateway, client: OpenAI) ->
     assert gateway.run("usage", "--by=day").stdout.startswith("day ")
     wrong = gateway.run("usage", "--by=shoe")
     assert (wrong.returncode, wrong.stderr) == (1, "gateway usage: no such group\n")
+
+
+def test_the_command_lists_the_entries_that_the_api_has(gateway: StartedGateway) -> None:
+    tag = f"listed-{time.time_ns()}"
+    for _ in range(3):
+        with OpenAI(
+            base_url=f"{gateway.ready.base_url}/v1", api_key=gateway.ready.api_key
+        ) as client:
+            client.chat.completions.create(
+                model="sim_echo",
+                messages=[{"role": "user", "content": "one two"}],
+                extra_body={"ollm::tags": {"test": tag}},
+            )
+    until(
+        lambda: len(ask(gateway, "/v1/usage", tag=f"test={tag}")) == 3, SHOWN_SECONDS, gateway.logs
+    )
+    listed = gateway.run("usage", "list", "--tag", f"test={tag}")
+    assert listed.returncode == 0, listed.stderr
+    entries = json.loads(listed.stdout, parse_float=Decimal)
+    assert entries == ask(gateway, "/v1/usage", tag=f"test={tag}")
+    written = gateway.run("usage", "list", "--tag", f"test={tag}", "--limit=2", "--format=csv")
+    head, *lines = written.stdout.splitlines()
+    assert head.startswith("id,user_id,api_key_id,timestamp,model")
+    assert len(lines) == 2
+    misspelt = gateway.run("usage", "list", "--tag", "nothing")
+    assert (misspelt.returncode, misspelt.stdout) == (1, "")
+
+
+def test_the_command_lists_what_was_changed(gateway: StartedGateway) -> None:
+    name = f"audited-{time.time_ns()}"
+    assert gateway.run("users", "create", name).returncode == 0
+    shown = gateway.run("audit", "--object-id", name, "--action", "user.create")
+    (entry,) = json.loads(shown.stdout)
+    assert (entry["actor"], entry["after"]["user_id"]) == ("cli", name)
