@@ -5,17 +5,15 @@ its memory. Requests of the account wait meanwhile; those of others do not.
 """
 
 import asyncio
-from decimal import Decimal
 
 import structlog
 from msgspec.structs import replace
 
-from shared.account import Account, Budget, from_ms
+from shared.account import Account, Budget
 from shared.clickhouse.client import ClickHouseAway
 from shared.clock import Clock
 from shared.errors import Overloaded
-from shared.money import ZERO
-from shared.spend import Spender, SpendReader
+from shared.spend import SpendReader, spent_between, spent_on
 from shared.valkey.accounts import Accounts, Load
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 
@@ -72,7 +70,7 @@ class AccountLoader:
             return True
         await self._until_drained(load)
         budget = await self._present(account, account.budget)
-        spent = await self._spent(account, budget.since_ms)
+        spent = await spent_on(self._ledger, account, budget.since_ms)
         return await self._accounts.finish_load(self._client, account.suffix, load, spent, budget)
 
     async def _present(self, account: Account, budget: Budget) -> Budget:
@@ -83,9 +81,9 @@ class AccountLoader:
         if budget.resets_ms is None or now_ms < budget.resets_ms:
             return budget
         at, after = budget.window_at(now_ms)
-        spent = await self._spent(account, budget.since_ms) - await self._spent(account, at)
+        spent = await spent_between(self._ledger, account, budget.since_ms, at)
         await self._accounts.announce_reset(
-            self._client, account.suffix, budget, spent=max(ZERO, spent), now_ms=now_ms
+            self._client, account.suffix, budget, spent=spent, now_ms=now_ms
         )
         return replace(budget, since_ms=at, started_ms=at, resets_ms=after)
 
@@ -94,10 +92,3 @@ class AccountLoader:
             if await self._accounts.has_drained(self._client, load.last_row):
                 return
             await asyncio.sleep(LOOK_SECONDS)
-
-    async def _spent(self, account: Account, since_ms: int) -> Decimal:
-        since = from_ms(since_ms) if since_ms else None
-        if account.kind == "key":
-            return await self._ledger.spent_by_key(account.owner, since)
-        spent = await self._ledger.spent([Spender(account.tenant, account.owner, since)])
-        return spent[0] if spent else ZERO

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
+from shared.account import Account, from_ms
 from shared.money import ZERO
 from shared.price import Price
 from shared.usage import Usage
@@ -126,13 +127,27 @@ class SpendReader(Protocol):
         """One sum for each, in their order. May block; raises what its store raises."""
         ...
 
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        """By a key's public id. Raises as `spent`."""
-        ...
-
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
         """As `spent`."""
         ...
+
+
+async def spent_on(reader: SpendReader, account: Account, since_ms: int) -> Decimal:
+    """What the ledger says of a user's or a key's account. Raises what the reader raises."""
+    since = from_ms(since_ms) if since_ms else None
+    if account.kind == "key":
+        [spent] = await reader.spent_by_keys([KeySpender(account.owner, since)])
+    else:
+        [spent] = await reader.spent([Spender(account.tenant, account.owner, since)])
+    return spent
+
+
+async def spent_between(
+    reader: SpendReader, account: Account, since_ms: int, until_ms: int
+) -> Decimal:
+    """Of requests admitted in a window; both sums go on to the present."""
+    until = await spent_on(reader, account, until_ms)
+    return max(ZERO, await spent_on(reader, account, since_ms) - until)
 
 
 encode_price = msgspec.json.Encoder(decimal_format="string").encode

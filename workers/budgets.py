@@ -6,8 +6,6 @@ others the same event is announced, with what the ledger says was spent.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, cast
 
 import structlog
@@ -15,14 +13,13 @@ from arq import cron
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 
-from shared.account import Account, Budget, from_ms
+from shared.account import Account, Budget
 from shared.clickhouse.client import ClickHouseAway
 from shared.clock import Clock, utc
 from shared.metrics import Metrics
-from shared.money import ZERO
 from shared.postgres.engine import STORE_ERRORS
 from shared.postgres.windows import WindowStore
-from shared.spend import KeySpender, Spender, SpendReader
+from shared.spend import SpendReader, spent_between
 from shared.valkey.accounts import Accounts
 from shared.valkey.client import Client, CommandRefused, ValkeyAway
 from shared.valkey.keys import ShardKeys, shard_of
@@ -98,7 +95,8 @@ class BudgetChores:
             await self._until_drained(shard)
         for account in accounts:
             budget = _budget(account)
-            spent = await self._spent(account, budget.window_at(now_ms)[0])
+            start, _ = budget.window_at(now_ms)
+            spent = await spent_between(self._ledger, account, budget.since_ms, start)
             await self._accounts_of(account).announce_reset(
                 self._client, account.suffix, budget, spent=spent, now_ms=now_ms
             )
@@ -110,19 +108,6 @@ class BudgetChores:
         async with asyncio.timeout(DRAIN_SECONDS):
             while not await shard.has_drained(self._client, last):  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(LOOK_SECONDS)
-
-    async def _spent(self, account: Account, until_ms: int) -> Decimal:
-        """From where its spend counts until the new window: both sums go on to the present."""
-        since = _budget(account).since_ms
-        before = await self._sum(account, from_ms(since) if since else None)
-        return max(ZERO, before - await self._sum(account, from_ms(until_ms)))
-
-    async def _sum(self, account: Account, since: datetime | None) -> Decimal:
-        if account.kind == "key":
-            [spent] = await self._ledger.spent_by_keys([KeySpender(account.owner, since)])
-        else:
-            [spent] = await self._ledger.spent([Spender(account.tenant, account.owner, since)])
-        return spent
 
     def _accounts_of(self, account: Account) -> Accounts:
         return self._accounts[shard_of(account.tenant, len(self._accounts))]

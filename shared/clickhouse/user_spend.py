@@ -70,11 +70,6 @@ class UserSpend(SpendReader):
         return [sums.get((one.tenant, one.user), ZERO) for one in spenders]
 
     @override
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        [total] = await self.spent_by_keys([KeySpender(key_id, since)])
-        return total
-
-    @override
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
         if not keys:
             return []

@@ -6,6 +6,7 @@ entry of a change that did not happen. What it shows never holds a secret or a h
 
 import uuid
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 import uuid_utils
@@ -31,14 +32,12 @@ CLI = Actor("cli")
 """Whoever has a shell and the database's address."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done to one object."""
+class Audited(Protocol):
+    """An object as people see it, which is what an entry shows of it: it can be written as JSON."""
 
-    action: str
-    """`<object type>.<verb>`"""
-    object_id: str
-    before: msgspec.Struct | None = None
-    after: msgspec.Struct | None = None
+    @property
+    def object_id(self) -> str:
+        """How the log names it."""
 
 
 class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,18 +91,28 @@ class AuditLog:
             ]
 
 
-async def record(connection: AsyncConnection, actor: Actor, change: Change, clock: Clock) -> None:
-    """Call it inside the transaction of the change."""
+async def record(
+    connection: AsyncConnection,
+    actor: Actor,
+    action: str,
+    clock: Clock,
+    *,
+    before: Audited | None = None,
+    after: Audited | None = None,
+) -> None:
+    """Call it inside the transaction of the change; `action` is `<object type>.<verb>`."""
+    shown = after or before
+    assert shown is not None  # noqa: S101 - a change has at least one side
     await connection.execute(
         insert(audit_log).values(
             id=uuid.UUID(bytes=uuid_utils.uuid7().bytes),
             at=utc(clock.now()),
             actor=actor.name,
-            action=change.action,
-            object_type=change.action.partition(".")[0],
-            object_id=change.object_id,
-            before=change.before,
-            after=change.after,
+            action=action,
+            object_type=action.partition(".")[0],
+            object_id=shown.object_id,
+            before=before,
+            after=after,
             address=actor.address,
             request_id=actor.request_id,
         )

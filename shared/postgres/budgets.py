@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shared.caller import DEFAULT_TENANT
 from shared.clock import Clock, utc
 from shared.errors import InvalidRequest, NotFound
-from shared.postgres.audit import Actor, Change, record
+from shared.postgres.audit import Actor, record
 from shared.postgres.tables import budgets
 
 
@@ -44,6 +44,10 @@ class BudgetInfo(msgspec.Struct, frozen=True, kw_only=True):
         seconds = self.budget_duration_sec
         return None if seconds is None else now + timedelta(seconds=seconds)
 
+    @property
+    def object_id(self) -> str:
+        return str(self.budget_id)
+
 
 class BudgetStore:
     """Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away."""
@@ -65,7 +69,7 @@ class BudgetStore:
         )
         async with self._engine.begin() as connection:
             info = _info((await connection.execute(made)).one())
-            await self._record(connection, actor, "budget.create", after=info)
+            await record(connection, actor, "budget.create", self._clock, after=info)
             return info
 
     async def get(self, budget_id: str) -> BudgetInfo:
@@ -102,7 +106,9 @@ class BudgetStore:
                 .returning(*_INFO)
             )
             after = _info((await connection.execute(changed)).one())
-            await self._record(connection, actor, "budget.update", before=before, after=after)
+            await record(
+                connection, actor, "budget.update", self._clock, before=before, after=after
+            )
             return after
 
     async def delete(self, budget_id: str, actor: Actor) -> None:
@@ -110,21 +116,7 @@ class BudgetStore:
         async with self._engine.begin() as connection:
             before = await find_budget(connection, budget_id, to_change=True)
             await connection.execute(delete(budgets).where(budgets.c.budget_id == before.budget_id))
-            await self._record(connection, actor, "budget.delete", before=before)
-
-    async def _record(
-        self,
-        connection: AsyncConnection,
-        actor: Actor,
-        action: str,
-        *,
-        before: BudgetInfo | None = None,
-        after: BudgetInfo | None = None,
-    ) -> None:
-        shown = after or before
-        assert shown is not None  # noqa: S101 - a change has at least one side
-        change = Change(action=action, object_id=str(shown.budget_id), before=before, after=after)
-        await record(connection, actor, change, self._clock)
+            await record(connection, actor, "budget.delete", self._clock, before=before)
 
 
 async def find_budget(

@@ -19,7 +19,7 @@ from shared.caller import DEFAULT_TENANT, Caller
 from shared.clock import Clock, utc
 from shared.errors import NotFound
 from shared.postgres.accounts import account_columns, budget_in, key_account, user_account
-from shared.postgres.audit import GATEWAY, Actor, Change, record
+from shared.postgres.audit import GATEWAY, Actor, record
 from shared.postgres.budgets import new_window, parse_uuid
 from shared.postgres.tables import api_keys, budgets, users
 from shared.postgres.users import COLUMNS as USER_COLUMNS
@@ -96,6 +96,10 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     next_budget_reset_at: datetime | None
     spend_since: datetime | None
 
+    @property
+    def object_id(self) -> str:
+        return str(self.id)
+
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What checking a key needs: the hash of its secret, and the caller it stands for."""
@@ -145,7 +149,7 @@ class KeyStore:
                 .returning(*_INFO)
             )
             info = _info(row.one())
-            await self._record(connection, actor, "key.create", after=info)
+            await record(connection, actor, "key.create", self._clock, after=info)
             return key, info
 
     async def _ensure_user(
@@ -163,8 +167,7 @@ class KeyStore:
             .returning(*USER_COLUMNS)
         )
         if (user := made.one_or_none()) is not None:
-            change = Change(action="user.create", object_id=user_id, after=user_of(user))
-            await record(connection, actor, change, self._clock)
+            await record(connection, actor, "user.create", self._clock, after=user_of(user))
             return
         # Held, so that the user is not deleted between this look and the key's insertion.
         deleted_at = await connection.scalar(
@@ -253,7 +256,7 @@ class KeyStore:
         async with self._engine.begin() as connection:
             before = await _find(connection, key_id, to_change=True)
             await connection.execute(delete(api_keys).where(api_keys.c.id == before.id))
-            await self._record(connection, actor, "key.delete", before=before)
+            await record(connection, actor, "key.delete", self._clock, before=before)
 
     async def _change(
         self,
@@ -276,7 +279,7 @@ class KeyStore:
                 .returning(*_INFO)
             )
             after = _info(row.one())
-            await self._record(connection, actor, action, before=before, after=after)
+            await record(connection, actor, action, self._clock, before=before, after=after)
             return after
 
     async def _window(
@@ -287,20 +290,6 @@ class KeyStore:
             return {}
         now = self._clock.now()
         return await new_window(connection, tenant=tenant, budget_id=budget_id, now=now)
-
-    async def _record(
-        self,
-        connection: AsyncConnection,
-        actor: Actor,
-        action: str,
-        *,
-        before: KeyInfo | None = None,
-        after: KeyInfo | None = None,
-    ) -> None:
-        shown = after or before
-        assert shown is not None  # noqa: S101 - a change has at least one side
-        change = Change(action=action, object_id=str(shown.id), before=before, after=after)
-        await record(connection, actor, change, self._clock)
 
     async def mark_used(self, public_ids: Iterable[str]) -> None:
         """Writes `last_used_at` of keys whose last mark is older than the step."""

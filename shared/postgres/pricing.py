@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.clock import Clock, utc
 from shared.errors import NotFound
-from shared.postgres.audit import Actor, Change, record
+from shared.postgres.audit import Actor, record
 from shared.postgres.tables import pricing
 from shared.price import Price, SeedPrice, split_key
 from shared.spend import encode_price
@@ -37,6 +37,10 @@ class PriceInfo(msgspec.Struct, frozen=True, kw_only=True):
     price: Price
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def object_id(self) -> str:
+        return self.model_key
 
 
 class PriceVersion(NamedTuple):
@@ -88,7 +92,7 @@ class PriceStore:
                 .returning(*_INFO)
             )
             after = _info((await connection.execute(made)).one())
-            await self._record(connection, actor, "pricing.put", before=before, after=after)
+            await record(connection, actor, "pricing.put", self._clock, before=before, after=after)
             return after
 
     async def seed(self, prices: Mapping[str, SeedPrice], actor: Actor) -> list[str]:
@@ -104,7 +108,7 @@ class PriceStore:
                 values = {"model_key": key, "effective_at": at, **_columns(seed.price)}
                 made = insert(pricing).values(values).returning(*_INFO)
                 after = _info((await connection.execute(made)).one())
-                await self._record(connection, actor, "pricing.put", after=after)
+                await record(connection, actor, "pricing.put", self._clock, after=after)
         return list(missing)
 
     async def list_prices(self, *, skip: int = 0, limit: int = 100) -> Sequence[PriceInfo]:
@@ -170,24 +174,10 @@ class PriceStore:
                 gone = await connection.execute(_deletion(key, effective_at).returning(*_INFO))
                 infos = [_info(row) for row in gone]
                 for info in infos:
-                    await self._record(connection, actor, "pricing.delete", before=info)
+                    await record(connection, actor, "pricing.delete", self._clock, before=info)
                 if infos:
                     return
         raise _no_price(model_key, effective_at)
-
-    async def _record(
-        self,
-        connection: AsyncConnection,
-        actor: Actor,
-        action: str,
-        *,
-        before: PriceInfo | None = None,
-        after: PriceInfo | None = None,
-    ) -> None:
-        shown = after or before
-        assert shown is not None  # noqa: S101 - a change has at least one side
-        change = Change(action=action, object_id=shown.model_key, before=before, after=after)
-        await record(connection, actor, change, self._clock)
 
 
 def forms(model_key: str) -> list[str]:

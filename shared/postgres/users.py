@@ -15,7 +15,7 @@ from shared.caller import DEFAULT_TENANT
 from shared.clock import Clock, utc
 from shared.errors import Conflict, NotFound
 from shared.postgres.accounts import account_columns, budget_in, user_account
-from shared.postgres.audit import Actor, Change, record
+from shared.postgres.audit import Actor, record
 from shared.postgres.budgets import new_window
 from shared.postgres.tables import api_keys, budgets, users
 from shared.spend import Spender
@@ -66,6 +66,10 @@ class UserInfo(msgspec.Struct, frozen=True, kw_only=True):
     def spender(self) -> Spender:
         return Spender(self.tenant, self.user_id, self.spend_since)
 
+    @property
+    def object_id(self) -> str:
+        return self.user_id
+
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What billing a user needs."""
@@ -110,7 +114,7 @@ class UserStore:
             if row is None:
                 raise Conflict(f"User with id '{new.user_id}' already exists", code="user_exists")
             info = info_of(row)
-            await self._record(connection, actor, "user.create", after=info)
+            await record(connection, actor, "user.create", self._clock, after=info)
             return info
 
     def _revived(self) -> dict[str, Any]:
@@ -171,7 +175,7 @@ class UserStore:
                 .returning(*COLUMNS)
             )
             after = info_of((await connection.execute(changed)).one())
-            await self._record(connection, actor, "user.update", before=before, after=after)
+            await record(connection, actor, "user.update", self._clock, before=before, after=after)
             return after
 
     async def delete(self, user_id: str, actor: Actor, *, tenant: str = DEFAULT_TENANT) -> None:
@@ -188,7 +192,7 @@ class UserStore:
                 .where(api_keys.c.tenant == tenant, api_keys.c.user_id == user_id)
                 .values(is_active=False)
             )
-            await self._record(connection, actor, "user.delete", before=before)
+            await record(connection, actor, "user.delete", self._clock, before=before)
 
     async def _find(
         self, connection: AsyncConnection, tenant: str, user_id: str, *, to_change: bool = False
@@ -211,20 +215,6 @@ class UserStore:
             return {"budget_id": None, "budget_started_at": None, "next_budget_reset_at": None}
         now = self._clock.now()
         return await new_window(connection, tenant=tenant, budget_id=budget_id, now=now)
-
-    async def _record(
-        self,
-        connection: AsyncConnection,
-        actor: Actor,
-        action: str,
-        *,
-        before: UserInfo | None = None,
-        after: UserInfo | None = None,
-    ) -> None:
-        shown = after or before
-        assert shown is not None  # noqa: S101 - a change has at least one side
-        change = Change(action=action, object_id=shown.user_id, before=before, after=after)
-        await record(connection, actor, change, self._clock)
 
 
 COLUMNS = [users.c[name] for name in UserInfo.__struct_fields__]

@@ -42,10 +42,6 @@ class Book(SpendReader):
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
         return [self._since(one.since) for one in keys]
 
-    @override
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        return self._since(since)
-
     def _since(self, since: datetime | None) -> Decimal:
         first = 0 if since is None else round(since.timestamp() * 1000)
         return sum((cost for at, cost in self.costs.items() if at >= first), 0) * NANO

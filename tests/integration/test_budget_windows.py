@@ -47,10 +47,6 @@ class Ledger(SpendReader):
         return [self.spent_since.get(one.since, ZERO) for one in spenders]
 
     @override
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        return self.spent_since.get(since, ZERO)
-
-    @override
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
         return [self.spent_since.get(one.since, ZERO) for one in keys]
 

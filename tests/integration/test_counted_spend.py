@@ -35,10 +35,6 @@ class Ledger(SpendReader):
         return [LEDGER] * len(spenders)
 
     @override
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        raise AssertionError("keys are asked for together")
-
-    @override
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
         self.asked += [one.key_id for one in keys]
         return [LEDGER] * len(keys)

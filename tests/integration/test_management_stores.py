@@ -414,7 +414,8 @@ async def test_spend_is_what_was_billed_to_a_user_or_a_key_since_its_beginning(c
     assert await UserSpend(clickhouse).spent_by_keys(of_keys) == [
         Decimal(0), Decimal("0.000054021"), Decimal(0)
     ]  # fmt: skip
-    assert await UserSpend(clickhouse).spent_by_key("key_1", later) == Decimal("0.00005402")
+    since_later = await UserSpend(clickhouse).spent_by_keys([KeySpender("key_1", later)])
+    assert since_later == [Decimal("0.00005402")]
     assert await UserSpend(clickhouse).spent_by_keys([]) == []
     await clickhouse.close()
 

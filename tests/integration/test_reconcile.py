@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -44,10 +43,6 @@ class Ledger(SpendReader):
     @override
     async def spent(self, spenders: Sequence[Spender]) -> list[Decimal]:
         return [self.sums.get(one.user, ZERO) for one in spenders]
-
-    @override
-    async def spent_by_key(self, key_id: str, since: datetime | None) -> Decimal:
-        raise AssertionError("keys are asked for together")
 
     @override
     async def spent_by_keys(self, keys: Sequence[KeySpender]) -> list[Decimal]:
