@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 from cryptography import x509
 
-from shared.attestation.untrusted import mapping, octets, text
+from shared.attestation.forms import mapping, octets, text
 
 DOCUMENTS = ("tcb_info", "qe_identity")
 REVOCATION_LISTS = ("root_ca_crl", "pck_crl")
@@ -30,15 +30,11 @@ def read_window(document: str) -> Window | None:
     """Of the TCB info, the QE identity and both revocation lists; None where one cannot be read."""
     found = mapping(document)
     try:
-        windows = [
-            *(_of_json(mapping(text(found.get(one)))) for one in DOCUMENTS),
-            *(_of_list(octets(found.get(one))) for one in REVOCATION_LISTS),
-        ]
-        begins_at, ends_at = max(w[0] for w in windows), min(w[1] for w in windows)
-        _date(begins_at), _date(ends_at)
+        windows = [_of_json(mapping(found.get(one))) for one in DOCUMENTS]
+        ends = [_end_of_list(octets(found.get(one))) for one in REVOCATION_LISTS]
     except (ValueError, OverflowError):
         return None
-    return Window(begins_at, ends_at)
+    return Window(max(w[0] for w in windows), min(*ends, *(w[1] for w in windows)))
 
 
 def _of_json(document: Mapping[str, object]) -> tuple[int, int]:
@@ -47,13 +43,13 @@ def _of_json(document: Mapping[str, object]) -> tuple[int, int]:
     return begins_at, ends_at
 
 
-def _of_list(der: bytes) -> tuple[int, int]:
-    """A list has expired at its next update, and not only after it."""
+def _end_of_list(der: bytes) -> int:
+    """A list has expired at its next update, and not only after it. When it was issued does not matter:
+    a later one only knows more."""
     found = x509.load_der_x509_crl(der)
     if found.next_update_utc is None:
         raise ValueError("a revocation list that never expires")
-    ends_at = int(found.next_update_utc.timestamp()) - 1
-    return int(found.last_update_utc.timestamp()), ends_at
+    return int(found.next_update_utc.timestamp()) - 1
 
 
 def _date(seconds: int) -> str:

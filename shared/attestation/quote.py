@@ -91,7 +91,7 @@ def _verified(
         return _refusal(quote, _cause(error))
     advisories = tuple(report.advisory_ids)
     factors = (
-        passed("quote_valid", "quote", f"signed under the root of {roots.name}"),
+        passed("quote_valid", "quote", "chain and signatures lead to the configured root"),
         passed("collateral_current", "collateral", window.told),
         _level(report.status, advisories, policy),
         _debug(quote, is_verified=True),
@@ -160,7 +160,10 @@ def _outdated(quote: Quote, reason: str) -> Checked:
 def _refusal(quote: Quote, cause: str) -> Checked:
     """The verifier ends at what it finds first: only that is told, and nothing else is vouched for."""
     reason = "the verifier ended before"
-    valid, level = failed("quote_valid", "quote", cause), unknown("tcb_status", "collateral", reason)
+    valid, level = (
+        failed("quote_valid", "quote", cause),
+        unknown("tcb_status", "collateral", reason),
+    )
     if cause.startswith(LEVEL_REFUSALS):
         valid = unknown("quote_valid", "quote", f"the verifier ended: {cause}")
         level = failed("tcb_status", "collateral", cause)

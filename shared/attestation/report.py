@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.attestation.untrusted import digits, items, mapping, octets, text
+from shared.attestation.forms import digits, items, mapping, octets, text
 
 Shape = Literal[
     "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
