@@ -108,7 +108,7 @@ def _again(found: Export, roots: Roots, at: float) -> Verdict:
     if document.kind == "refusal":
         session = examine(
             found.evidence(), signer="", upstream_model=document.upstream_model,
-            policy=document.policy, roots=roots, now=at,
+            policy=document.policy, roots=roots, now=at, began_at=document.started_at,
         )  # fmt: skip
         return judge((*session.factors, *told), gateway_scope=False, is_over=True)
     return verify(

@@ -169,7 +169,7 @@ def read_export(raw: bytes) -> Export:
     signed, texts = whole.get("receipt"), whole.get("evidence")
     try:
         return Export(
-            signed=signed,
+            signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
             log=msgspec.convert(whole.get("log"), LogEntry | None),
