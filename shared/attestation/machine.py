@@ -4,7 +4,7 @@ import msgspec
 
 from shared.attestation import quote as quotes
 from shared.attestation.compose import Software, check_software
-from shared.attestation.event_log import check_replay, replay
+from shared.attestation.event_log import Replay, check_replay, replay
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import Factor, failed, passed, unknown
 from shared.attestation.policy import Policy
@@ -52,25 +52,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_machine(attestation: Attestation, question: Question) -> Machine:
-    evidence, policy = question.evidence, question.policy
+    evidence, policy, roots = question.evidence, question.policy, question.roots
     checked = quotes.check(
-        attestation.quote, evidence.collateral,
-        policy=policy, roots=question.roots, now=question.now,
-    )  # fmt: skip
-    quote, log = checked.quote, None
-    if attestation.event_log is not None:
-        log = replay(attestation.event_log)
-    rtmrs = quote.rtmrs if quote else ()
-    replayed = (
-        check_replay(log, rtmrs, is_verified=checked.is_verified)
-        if rtmrs
-        else unknown("rtmr_replay", "event_log", "there is no quote to compare with")
+        attestation.quote, evidence.collateral, policy=policy, roots=roots, now=question.now
     )
+    quote, log = checked.quote, _log(attestation)
     binding = read_binding(quote.report_data if quote else b"", attestation, evidence.nonce)
+    replayed = _replayed(log, checked)
+    is_replayed = replayed.status == "pass"
     software = check_software(
-        attestation, question.shape, quote, log,
-        is_replayed=replayed.status == "pass", policy=policy,
-    )  # fmt: skip
+        attestation, question.shape, quote, log, is_replayed=is_replayed, policy=policy
+    )
     factors = (
         _nonce(checked, binding, question),
         _signer(checked, binding, attestation, question.shape),
@@ -80,6 +72,16 @@ def check_machine(attestation: Attestation, question: Question) -> Machine:
         factors=factors, attestation=attestation, binding=binding, checked=checked,
         software=software,
     )  # fmt: skip
+
+
+def _log(attestation: Attestation) -> Replay | None:
+    return None if attestation.event_log is None else replay(attestation.event_log)
+
+
+def _replayed(log: Replay | None, checked: quotes.Checked) -> Factor:
+    if checked.quote is None:
+        return unknown("rtmr_replay", "event_log", "there is no quote to compare with")
+    return check_replay(log, checked.quote.rtmrs, is_verified=checked.is_verified)
 
 
 def _nonce(checked: quotes.Checked, binding: Binding, question: Question) -> Factor:

@@ -28,7 +28,7 @@ class Binding(msgspec.Struct, frozen=True):
 
 def read_binding(data: bytes, attestation: Attestation, nonce: str) -> Binding:
     """`nonce`: ours, 64 hex digits. Never compared with what a report calls its nonce."""
-    if len(data) != SIZE or len(nonce) != SIZE:
+    if len(data) != SIZE:
         return Binding()
     found = _keyset_binding(data, attestation, nonce) if attestation.keyset else Binding()
     return found if found.identity else _signer_binding(data, attestation, nonce)
@@ -50,7 +50,7 @@ def _keyset_binding(data: bytes, attestation: Attestation, nonce: str) -> Bindin
     digest = keyset_digest(attestation.keyset)
     for asked in (nonce, None):
         if digest and data == aci_form(digest, asked, attestation.workload_id):
-            return Binding("keyset", nonce=asked is not None, tls=True)
+            return Binding("keyset", nonce=bool(asked), tls=True)
     return Binding()
 
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from eth_keys.datatypes import PublicKey
-from eth_utils.exceptions import ValidationError
 
 from shared.attestation import quote as quotes
+from shared.attestation.choice import Choice, choose
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import (
     Factor,
@@ -65,15 +64,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: bool = False
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    """The machine that a call is said to have run in, and whose signer the message has."""
-
-    attestation: Attestation
-    signer: str
-    is_gateways: bool = False
-    is_found: bool = True
-
-
 def collateral_needed(report: str) -> tuple[str, ...]:
     """The keys (`FMSPC/ca`) of the collateral that the report's quotes are verified with."""
     found = read_report(report)
@@ -101,18 +91,19 @@ def examine(
         shape=report.shape, evidence=evidence, policy=policy, roots=roots, now=now,
         began_at=now if began_at is None else began_at,
     )  # fmt: skip
-    choice = _choose(report, digits(signer) or signer, upstream_model)
+    choice = choose(report, digits(signer) or signer, upstream_model)
     if choice is None:
         told = "the report attests no machine that models run in"
         return _nothing(told, report, evidence, policy, roots)
     return _examined(report, choice, question)
 
 
-def _examined(report: Report, choice: _Choice, question: Question) -> Session:
+def _examined(report: Report, choice: Choice, question: Question) -> Session:
     machine = check_machine(choice.attestation, question)
     gateway = check_machine(report.gateway, question) if report.gateway else None
     gpu_factors, gpus = _gpus(choice.attestation, question)
     signed_by = gateway if choice.is_gateways and gateway else machine
+    signer = _signer_of(signed_by, choice)
     end = gateway or machine
     factors = (
         *(one for one in machine.factors if one.name != "signer_bound"),
@@ -126,8 +117,8 @@ def _examined(report: Report, choice: _Choice, question: Question) -> Session:
         shape=report.shape,
         scope=report.scope,
         is_gateway_signer=choice.is_gateways,
-        signer=choice.signer,
-        algorithm=_algorithm(signed_by.attestation, choice.signer),
+        signer=signer,
+        algorithm=_algorithm(signed_by.attestation, signer),
         receipt_keys=_if_bound(machine, machine.attestation.receipt_keys),
         tls_spki=_tls_spki(end),
         tls_keys=_if_bound(machine, machine.attestation.tls_keys),
@@ -166,41 +157,6 @@ def _nothing(
     )
 
 
-def _choose(report: Report, signer: str, model: str) -> _Choice | None:
-    """A report may hold several replicas and, of a gateway, two kinds of machines."""
-    if not report.attestations:
-        return None
-    of_model = [one for one in report.attestations if one.model == model]
-    first = (*of_model, *report.attestations)[0]
-    if not signer:
-        return _Choice(first, first.signer)
-    if report.gateway and report.gateway.signer == signer:
-        return _Choice(first, signer, is_gateways=True)
-    for one in report.attestations:
-        if signer == one.signer or signer in _receipt_signers(one):
-            return _Choice(one, signer)
-    return _Choice(first, first.signer, is_found=False)
-
-
-def _receipt_signers(attestation: Attestation) -> set[str]:
-    """As which the receipt keys of an ACI gateway sign classic messages: address, or the key itself."""
-    found = set()
-    for _, key in attestation.receipt_keys.values():
-        found.add(key)
-        found.add(_address(bytes.fromhex(key)))
-    return found - {""}
-
-
-def _address(public_key: bytes) -> str:
-    """Of a secp256k1 key, compressed or not; empty for any other."""
-    try:
-        if len(public_key) == 33:
-            return PublicKey.from_compressed_bytes(public_key).to_address()[2:]
-        return PublicKey(public_key[-64:]).to_address()[2:]
-    except (ValueError, ValidationError):
-        return ""
-
-
 def _algorithm(attestation: Attestation, signer: str) -> str:
     """As served; else by the length of the signer, which no two share."""
     if attestation.signer == signer and attestation.algorithm:
@@ -208,12 +164,21 @@ def _algorithm(attestation: Attestation, signer: str) -> str:
     return {40: "ecdsa", 64: "ed25519"}.get(len(signer), "")
 
 
-def _signer(machine: Machine, choice: _Choice) -> Factor:
+def _signer(machine: Machine, choice: Choice) -> Factor:
     if not choice.is_found:
-        return failed(
-            "signer_bound", "report", "the report attests another signer than the message's"
-        )
+        told = "the report attests another signer than the message's"
+        return failed("signer_bound", "report", told)
+    identity = machine.binding.identity
+    if choice.bound_as and identity and identity not in choice.bound_as:
+        told = "the report data holds another key of the machine's than the message's"
+        return failed("signer_bound", "quote", told)
     return next(one for one in machine.factors if one.name == "signer_bound")
+
+
+def _signer_of(machine: Machine, choice: Choice) -> str:
+    """None is named that the report data does not hold."""
+    is_told = choice.bound_as or machine.binding.identity != "keyset"
+    return choice.signer if is_told else ""
 
 
 def _if_bound(machine: Machine, found: Mapping[str, _Key]) -> Mapping[str, _Key]:
