@@ -40,8 +40,8 @@ class KnownKey(NamedTuple):
     first_used_at: datetime
 
 
-class TransparencyLog:
-    """Reads. Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away.
+class LogReader:
+    """Every method is one transaction, and raises one of STORE_ERRORS when Postgres is away.
 
     Sizes above the newest head's are refused with InvalidRequest.
     """
@@ -55,7 +55,7 @@ class TransparencyLog:
             return await _head(connection, size)
 
     async def keys(self) -> list[KnownKey]:
-        """Every key that receipts and heads were signed with, the newest first."""
+        """Every key that a head was signed with, and so the receipts in it; the newest first."""
         query = select(*_KEY).order_by(receipt_keys.c.first_used_at.desc(), receipt_keys.c.key_id)
         async with self._engine.connect() as connection:
             return [KnownKey(*row) for row in await connection.execute(query)]
@@ -85,18 +85,13 @@ class TransparencyLog:
             return proof_of(spans, await _nodes(connection, wanted))
 
 
-class LogWriter:
-    """Appends. Every method is one transaction: killed anywhere, it leaves all of it or nothing."""
+class TransparencyLog(LogReader):
+    """Appends, too: one transaction, which leaves all of it or nothing, killed anywhere."""
 
     def __init__(self, engine: AsyncEngine, key: ReceiptKey, clock: Clock) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._key = key
         self._clock = clock
-
-    async def publish_key(self) -> None:
-        """Call it before the first receipt is signed: the log's readers are told of the key."""
-        async with self._engine.begin() as connection:
-            await self._publish_key(connection)
 
     async def append(self, limit: int) -> TreeHead | None:
         """Takes up to `limit` settled receipts into the log, and signs it as it stands then.
@@ -117,20 +112,17 @@ class LogWriter:
 
     async def _sign(self, connection: AsyncConnection, tree: CompactRange) -> TreeHead:
         head = self._key.sign_head(tree.size, tree.root(), self._clock.now())
-        await self._publish_key(connection)
-        made = insert(log_heads).values(
-            tree_size=head.tree_size,
-            root_hash=tree.root(),
-            signed_at=head.timestamp,
-            key_id=head.key_id,
-            signature=bytes.fromhex(head.signature),
-        )
-        await connection.execute(made)
+        key = {"key_id": self._key.key_id, "public_key": self._key.public_key}
+        stored = {
+            "tree_size": head.tree_size,
+            "root_hash": tree.root(),
+            "signed_at": head.timestamp,
+            "key_id": head.key_id,
+            "signature": bytes.fromhex(head.signature),
+        }
+        await connection.execute(insert(receipt_keys).values(key).on_conflict_do_nothing())
+        await connection.execute(insert(log_heads).values(stored))
         return head
-
-    async def _publish_key(self, connection: AsyncConnection) -> None:
-        made = insert(receipt_keys).values(key_id=self._key.key_id, public_key=self._key.public_key)
-        await connection.execute(made.on_conflict_do_nothing())
 
 
 _KEY = [receipt_keys.c[name] for name in KnownKey._fields]

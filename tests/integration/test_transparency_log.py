@@ -25,7 +25,7 @@ from shared.errors import InvalidRequest
 from shared.postgres.engine import STORE_ERRORS, make_engine
 from shared.postgres.migrate import migrate
 from shared.postgres.receipts import ReceiptStore
-from shared.postgres.transparency_log import LOCK_KEY, LogBroken, LogWriter, TransparencyLog
+from shared.postgres.transparency_log import LOCK_KEY, LogBroken, LogReader, TransparencyLog
 from tests.integration.receipts import settle_many, settled, transcript
 
 ROOT = Path(shared.__file__).parent.parent
@@ -36,10 +36,10 @@ import asyncio, sys
 from shared.attestation.signing import ReceiptKey
 from shared.clock import SystemClock
 from shared.postgres.engine import make_engine
-from shared.postgres.transparency_log import LogWriter
+from shared.postgres.transparency_log import TransparencyLog
 
 async def main():
-    writer = LogWriter(make_engine(sys.argv[1], "test"), ReceiptKey({SEED!r}), SystemClock())
+    writer = TransparencyLog(make_engine(sys.argv[1], "test"), ReceiptKey({SEED!r}), SystemClock())
     await writer.append(3)
     print("ready", flush=True)
     while True:
@@ -68,13 +68,13 @@ def clock() -> StillClock:
 
 
 @pytest.fixture
-def writer(engine, clock) -> LogWriter:
-    return LogWriter(engine, KEY, clock)
+def writer(engine, clock) -> TransparencyLog:
+    return TransparencyLog(engine, KEY, clock)
 
 
 @pytest.fixture
-def log(engine) -> TransparencyLog:
-    return TransparencyLog(engine)
+def log(engine) -> LogReader:
+    return LogReader(engine)
 
 
 async def rows(engine: AsyncEngine, query: str) -> list[tuple[Any, ...]]:
@@ -100,7 +100,7 @@ async def check_whole(engine: AsyncEngine) -> int:
         roots.append(tree.root())
     stored = await rows(engine, "SELECT level, position, hash FROM log_nodes")
     assert sorted(stored) == sorted(nodes)
-    log, size = TransparencyLog(engine), 0
+    log, size = LogReader(engine), 0
     for (next_size,) in await rows(engine, "SELECT tree_size FROM log_heads ORDER BY tree_size"):
         head = await log.head(next_size)
         assert head is not None
@@ -177,14 +177,14 @@ async def test_a_proof_takes_one_query_for_its_nodes(receipts, writer, log, engi
 
 
 async def test_the_keys_of_the_log_are_published(receipts, writer, log, engine, clock):
-    await writer.publish_key()
-    await writer.publish_key()
+    await settle_many(receipts, 1)
+    await writer.append(1)
     assert [(key.key_id, key.public_key) for key in await log.keys()] == [
         (KEY.key_id, KEY.public_key)
     ]
     other = ReceiptKey(b"\x08" * 32)
     await settle_many(receipts, 1)
-    head = await LogWriter(engine, other, clock).append(1)
+    head = await TransparencyLog(engine, other, clock).append(1)
     assert head is not None
     assert head.key_id == other.key_id
     known = {key.key_id: key.public_key for key in await log.keys()}
@@ -279,7 +279,7 @@ async def test_without_the_lock_the_tables_refuse_a_fork(
 
     async def work(own: AsyncEngine) -> None:
         nonlocal refused
-        writer = LogWriter(own, KEY, clock)
+        writer = TransparencyLog(own, KEY, clock)
         while True:
             try:
                 if await writer.append(2) is None:
@@ -306,7 +306,7 @@ async def test_many_who_settle_and_append_at_once_make_one_log(
             await settle_many(receipts, random.randint(1, 9))
 
     async def append(own: AsyncEngine) -> int:
-        writer, taken = LogWriter(own, KEY, clock), 0
+        writer, taken = TransparencyLog(own, KEY, clock), 0
         while True:
             was_settling = settling
             if await writer.append(7) is not None:
@@ -324,7 +324,7 @@ async def test_many_who_settle_and_append_at_once_make_one_log(
         _, *taken = await asyncio.gather(settle_all(), *map(append, engines))
     for own in engines:
         await own.dispose()
-    while await LogWriter(engine, KEY, clock).append(100) is not None:
+    while await TransparencyLog(engine, KEY, clock).append(100) is not None:
         pass
     assert sum(1 for one in taken if one) >= 2  # more than one of them took a part
     total = (await rows(engine, "SELECT count(*) FROM receipts"))[0][0]
@@ -348,7 +348,7 @@ async def test_processes_that_are_killed_again_and_again_leave_one_whole_log(
             await check_whole(engine)
     taken = await check_whole(engine)
     assert taken > 0
-    writer = LogWriter(engine, KEY, clock)
+    writer = TransparencyLog(engine, KEY, clock)
     async with asyncio.timeout(30):  # the killed ones' connections may hold the lock a moment more
         while await check_whole(engine) < 400 + 20 * kills // 2:
             await writer.append(1000)
