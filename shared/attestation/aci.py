@@ -7,9 +7,9 @@ import rfc8785
 
 from shared.attestation.claim import Claim, check_claim
 from shared.attestation.factor import Factor, failed, passed, unknown
+from shared.attestation.forms import digits, items, mapping, text
 from shared.attestation.session import Session
 from shared.attestation.signer import is_recovered, is_signed_by
-from shared.attestation.forms import digits, items, mapping, text
 from shared.transcript import Transcript
 
 API_VERSION = "aci/1"
@@ -56,7 +56,9 @@ def _claim(document: Mapping[str, object]) -> Claim:
 
 def _event(document: Mapping[str, object], kind: str) -> Mapping[str, object]:
     """The only one of its type; empty where there are several, or none."""
-    found = [one for one in map(mapping, items(document.get("event_log"))) if one.get("type") == kind]
+    found = [
+        one for one in map(mapping, items(document.get("event_log"))) if one.get("type") == kind
+    ]
     return found[0] if len(found) == 1 else {}
 
 
@@ -86,9 +88,11 @@ def _seal(document: Mapping[str, object]) -> Seal | None:
     given = document.get("signature")
     rest = {name: value for name, value in document.items() if name != "signature"}
     if isinstance(given, str):
-        key_id, algorithm, value = document.get("key_id"), ED25519, given
+        stamp: Mapping[str, object] = {
+            "key_id": document.get("key_id"), "algo": ED25519, "value": given
+        }  # fmt: skip
     elif isinstance(given, dict):
-        key_id, algorithm, value = (given.get(one) for one in ("key_id", "algo", "value"))
+        stamp = given
         rest["signature"] = {name: one for name, one in given.items() if name != "value"}
     else:
         return None
@@ -96,7 +100,8 @@ def _seal(document: Mapping[str, object]) -> Seal | None:
         signed = rfc8785.dumps(rest)  # type: ignore[arg-type]
     except (ValueError, RecursionError):
         return None
-    return Seal(text(key_id), text(algorithm), bytes.fromhex(digits(value)), signed)
+    value = bytes.fromhex(digits(stamp.get("value")))
+    return Seal(text(stamp.get("key_id")), text(stamp.get("algo")), value, signed)
 
 
 def _is_sealed(seal: Seal, key: str) -> bool:
