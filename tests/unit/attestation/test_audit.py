@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from shared.attestation.audit import Audit, audit
 from shared.attestation.evidence import Evidence
-from shared.attestation.export import NotAReceipt, name_of
+from shared.attestation.export import NotAReceipt
 from shared.attestation.factor import Factor
 from shared.attestation.policy import Policy
+from shared.attestation.receipt import digest_of, evidence_texts
 from shared.attestation.roots import PRODUCTION, Roots
 from shared.attestation.session import examine
 from shared.attestation.signing import ReceiptKey
@@ -27,7 +28,6 @@ from tests.exports import (
     export_of,
     log_of,
     signed,
-    texts_of,
     verdict_of,
 )
 from tests.minted import NOW, Minted
@@ -51,7 +51,7 @@ def honest(call: Minted, policy: Policy = DEFAULT, **changes: Any) -> Json:
 
 def exported(call: Minted, policy: Policy = DEFAULT, **changes: Any) -> bytes:
     document = honest(call, policy, **changes)
-    return export_of(document, texts_of(call.evidence), log=log_of(document))
+    return export_of(document, evidence_texts(call.evidence), log=log_of(document))
 
 
 def audited(
@@ -150,7 +150,7 @@ def test_a_gateway_key_that_was_not_given_is_told_and_another_than_the_given_fai
 def test_a_log_head_under_another_key_of_the_gateway_is_fine():
     call = minted()
     document = honest(call)
-    export = export_of(document, texts_of(call.evidence), log=log_of(document, key=OTHER_KEY))
+    export = export_of(document, evidence_texts(call.evidence), log=log_of(document, key=OTHER_KEY))
     assert audited(export, key=f"{HEX_KEY},{OTHER_KEY.public_key.hex()}").holds()
     assert wrong(audited(export)) == ["log"]
 
@@ -265,7 +265,7 @@ def test_an_evidence_text_that_is_missing_fails():
 
 def test_a_text_that_nobody_named_changes_nothing():
     def change(whole: Json) -> None:
-        whole["evidence"][name_of("more")] = "more"
+        whole["evidence"][digest_of("more")] = "more"
 
     assert audited(changed_export(change)).holds()
 
@@ -285,13 +285,13 @@ def test_a_proof_that_does_not_lead_to_a_signed_head_fails(name: str, value: Any
 def test_the_proof_of_another_receipt_fails():
     call = minted()
     document, other = honest(call), honest(call, session_id="other")
-    export = export_of(document, texts_of(call.evidence), log=log_of(other))
+    export = export_of(document, evidence_texts(call.evidence), log=log_of(other))
     assert wrong(audited(export)) == ["log"]
 
 
 def test_a_receipt_that_is_not_in_the_log_yet_is_told():
     call = minted()
-    found = audited(export_of(honest(call), texts_of(call.evidence)))
+    found = audited(export_of(honest(call), evidence_texts(call.evidence)))
     assert [check.status for check in found.checks if check.name == "log"] == ["skip"]
     assert found.holds()
 
@@ -303,7 +303,7 @@ def test_a_receipt_that_is_not_in_the_log_yet_is_told():
 def test_a_label_that_its_evidence_does_not_bear_is_found(model: str):
     call, good = minted(model=model), verdict_of(minted())
     document = signed(document_of(call, good))
-    found = audited(export_of(document, texts_of(call.evidence), log=log_of(document)))
+    found = audited(export_of(document, evidence_texts(call.evidence), log=log_of(document)))
     assert wrong(found) == ["factors", "label"]
     assert not found.holds()
 
@@ -313,7 +313,7 @@ def test_one_factor_that_comes_out_otherwise_is_named():
     factors = tuple(replace(one, status="pass") if one.name == "not_debug" else one
                     for one in verdict.factors)  # fmt: skip
     document = signed(document_of(call, msgspec.structs.replace(verdict, factors=factors)))
-    [check] = [one for one in audited(export_of(document, texts_of(call.evidence))).checks
+    [check] = [one for one in audited(export_of(document, evidence_texts(call.evidence))).checks
                if one.name == "factors"]  # fmt: skip
     assert check.status == "fail"
     assert "not_debug (pass, here fail)" in check.detail
@@ -323,7 +323,7 @@ def test_a_factor_that_is_left_out_counts_as_open():
     call, verdict = minted(), verdict_of(minted())
     fewer = replace(verdict, factors=verdict.factors[1:])
     document = signed(document_of(call, fewer))
-    assert wrong(audited(export_of(document, texts_of(call.evidence)))) == ["factors"]
+    assert wrong(audited(export_of(document, evidence_texts(call.evidence)))) == ["factors"]
 
 
 @pytest.mark.parametrize(("status", "label"), [("pass", "verified"), ("fail", "failed")])
@@ -331,7 +331,7 @@ def test_what_only_the_gateway_can_know_is_taken_as_its_word(status: Any, label:
     call = minted()
     verdict = verdict_of(call, history=[Factor("signer_history", status, "policy", "as told")])
     document = signed(document_of(call, verdict))
-    found = audited(export_of(document, texts_of(call.evidence)))
+    found = audited(export_of(document, evidence_texts(call.evidence)))
     assert (found.verdict.label, wrong(found)) == (label, [])
 
 
@@ -354,13 +354,13 @@ def test_a_receipt_without_factors_has_the_label_that_its_evidence_bears():
     for model, holds in (("sim/chat", True), ("tee-debug", False)):
         call = minted(model=model)
         document = signed(document_of(call, Verdict("verified")))
-        found = audited(export_of(document, texts_of(call.evidence)))
+        found = audited(export_of(document, evidence_texts(call.evidence)))
         assert found.holds() is holds
 
 
 def test_a_policy_record_cannot_say_that_it_is_verified():
     document = signed(document_of(minted(), verdict_of(minted()), kind="zdr"))
-    found = audited(export_of(document, texts_of(minted().evidence)))
+    found = audited(export_of(document, evidence_texts(minted().evidence)))
     assert "label" in wrong(found)
     assert not found.holds("zdr")
 
@@ -378,7 +378,7 @@ def refused(model: str) -> Json:
 
 def test_a_refusal_shows_the_session_that_was_refused():
     document = refused("tee-debug")
-    found = audited(export_of(document, texts_of(minted(model="tee-debug").evidence)))
+    found = audited(export_of(document, evidence_texts(minted(model="tee-debug").evidence)))
     assert (found.verdict.label, found.verdict.reason) == ("failed", "evidence_invalid")
     assert wrong(found) == []
     assert not found.holds()
@@ -387,7 +387,7 @@ def test_a_refusal_shows_the_session_that_was_refused():
 
 def test_a_refusal_of_what_was_in_order_is_found():
     document = {**refused("tee-debug"), "evidence": honest(minted())["evidence"]}
-    found = audited(export_of(signed(document), texts_of(minted().evidence)))
+    found = audited(export_of(signed(document), evidence_texts(minted().evidence)))
     assert "factors" in wrong(found)
     assert not found.holds("refusal")
 

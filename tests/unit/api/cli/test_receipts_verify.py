@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 
 from api.cli import commands
 from shared.attestation.evidence import Evidence
+from shared.attestation.receipt import evidence_texts
 from shared.attestation.roots import PRODUCTION
 from shared.attestation.verdict import Verdict
-from tests.exports import KEY, document_of, export_of, log_of, signed, texts_of, verdict_of
+from tests.exports import KEY, document_of, export_of, log_of, signed, verdict_of
 from tests.minted import NOW, Minted
 from tests.minted import minted as mint
 
@@ -29,7 +30,7 @@ def minted(model: str = "sim/chat") -> Minted:
 def export(model: str = "sim/chat") -> bytes:
     call = minted(model)
     document = signed(document_of(call, verdict_of(call)))
-    return export_of(document, texts_of(call.evidence), log=log_of(document))
+    return export_of(document, evidence_texts(call.evidence), log=log_of(document))
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_the_gateways_word_for_the_step_between_is_told(folder: Path):
     )  # fmt: skip
     other = Minted(transcript=changed, evidence=call.evidence, roots=call.roots)
     document = signed(document_of(other, verdict_of(other)))
-    raw = export_of(document, texts_of(call.evidence))
+    raw = export_of(document, evidence_texts(call.evidence))
     found = run(folder, *synthetic(folder), raw=raw)
     assert found.exit_code == 0
     assert "the gateway's word" in found.output
@@ -152,6 +153,8 @@ def test_a_file_that_is_not_there_or_holds_other_roots_ends_with_2(folder: Path)
 
 def test_a_file_cannot_write_to_the_terminal(folder: Path):
     document = signed(document_of(minted(), verdict_of(minted()), model="\x1b[2Jverified\n\r"))
-    found = run(folder, *synthetic(folder), raw=export_of(document, texts_of(minted().evidence)))
+    found = run(
+        folder, *synthetic(folder), raw=export_of(document, evidence_texts(minted().evidence))
+    )
     assert "\x1b" not in found.output
     assert "?[2Jverified" in found.output
