@@ -19,6 +19,9 @@ from workers.simulator.tee.node import address_form, flipped
 from workers.simulator.tee.pki import Pki
 
 REPORT_DATA = slice(568, 632)
+FIRST_CERTIFICATE_AT = 1260
+UNSIGNED_FRAMING = {764, 765, 1254, 1255}
+"""What kind of certification follows: the library goes by its form, and nobody signs the number."""
 ROOT = tee().pki.root.der
 DAY = timedelta(days=1).total_seconds()
 
@@ -126,25 +129,19 @@ def test_collateral_is_refused_outside_its_month(days: int, problem: str):
         verified(quote(), now=NOW + days * DAY)
 
 
-@pytest.mark.parametrize(
-    ("at", "part"),
-    [
-        (48 + 136, "mr_td"),
-        (48 + 184 + 5, "mr_config_id"),
-        (48 + 328, "rtmr0"),
-        (48 + 472 + 47, "rtmr3"),
-        (568, "report data, its first byte"),
-        (631, "report data, its last byte"),
-        (636, "signature"),
-        (700, "attestation key"),
-        (770, "quoting enclave's report"),
-        (1160, "its signature"),
-        (1225, "its authentication data"),
-    ],
-)
-def test_any_flipped_bit_is_refused(at: int, part: str):
-    with pytest.raises(ValueError, match=r"."):
-        verified(flipped(quote(), at))
+def test_any_flipped_byte_is_refused():
+    """Of header, body, signature, and the enclave's report; every byte that is signed, one by one."""
+    data = quote()
+    accepted = {at for at in range(FIRST_CERTIFICATE_AT) if is_verified(flipped(data, at))}
+    assert accepted <= UNSIGNED_FRAMING
+
+
+def is_verified(data: bytes) -> bool:
+    try:
+        verified(data)
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("number", [0, 1])
