@@ -233,7 +233,8 @@ def flip_certificate(number: int) -> Change:
 
     def changed(document: Json) -> None:
         quote = bytearray(bytes.fromhex(document["intel_quote"]))
-        begin, places = b"-----BEGIN CERTIFICATE-----\n", []
+        begin = b"-----BEGIN CERTIFICATE-----\n"
+        places: list[int] = []
         while (found := quote.find(begin, places[-1] + 1 if places else 0)) >= 0:
             places.append(found)
         inside = places[number] + len(begin) + 65 * 4 + 7

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import dcap_qvl
@@ -40,9 +41,13 @@ def verified(
 ) -> dcap_qvl.VerifiedReport:
     """By Intel's own rules, in the library that the gateway uses."""
     told = state or state_of(fmspc_of(fault)) or State()
-    issued = collateral(tee().pki, fmspc_of(fault), told, now=NOW).to_json()
-    document = dcap_qvl.QuoteCollateralV3.from_json(issued)
-    return dcap_qvl.verify_with_root_ca(data, document, root, int(now))
+    return dcap_qvl.verify_with_root_ca(data, issued(fault, told), root, int(now))
+
+
+@cache
+def issued(fault: str, state: State) -> dcap_qvl.QuoteCollateralV3:
+    document = collateral(tee().pki, fmspc_of(fault), state, now=NOW).to_json()
+    return dcap_qvl.QuoteCollateralV3.from_json(document)
 
 
 def test_a_quote_is_up_to_date_under_its_own_root():
@@ -75,18 +80,15 @@ def test_report_data_has_both_forms_for_both_kinds_of_signers(algorithm: str, en
     told = quotes_in(case.evidence.report)[0]
     assert told[REPORT_DATA] == bound + bytes.fromhex(NONCE)
     source = tee(ends_tls=ends_tls)
-    issued = source.intel.collateral(fmspc_of(""), State()).to_json()
-    document = dcap_qvl.QuoteCollateralV3.from_json(issued)
-    assert (
-        dcap_qvl.verify_with_root_ca(told, document, source.pki.root.der, int(NOW)).status
-        == "UpToDate"
-    )
+    served = source.intel.collateral(fmspc_of(""), State()).to_json()
+    document = dcap_qvl.QuoteCollateralV3.from_json(served)
+    verified_report = dcap_qvl.verify_with_root_ca(told, document, source.pki.root.der, int(NOW))
+    assert verified_report.status == "UpToDate"
 
 
 def test_a_quote_is_refused_under_intels_root():
-    issued = collateral(tee().pki, fmspc_of(""), State(), now=NOW).to_json()
     with pytest.raises(ValueError, match=r"."):
-        dcap_qvl.verify(quote(), dcap_qvl.QuoteCollateralV3.from_json(issued), int(NOW))
+        dcap_qvl.verify(quote(), issued("", State()), int(NOW))
 
 
 def test_a_quote_is_refused_under_another_synthetic_root():
