@@ -9,8 +9,9 @@ import msgspec
 
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import NAMES, Factor
+from shared.attestation.log_proof import LogProof
 from shared.attestation.policy import Policy
-from shared.attestation.signing import TreeHead, canonical
+from shared.attestation.signing import canonical
 from shared.attestation.verdict import Label, Reason
 from shared.transcript import Digest, Transcript
 
@@ -97,21 +98,12 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     roots: NamedRoots = NamedRoots()
 
 
-class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the receipt is in the log, and the proof that a signed head covers it."""
-
-    log_index: int
-    tree_size: int
-    proof: tuple[str, ...]
-    head: TreeHead
-
-
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     signed: Mapping[str, Any]
     """The document as it was written: what the signature is over."""
     document: Document
     texts: Mapping[str, str]
-    log: LogEntry | None = None
+    log: LogProof | None = None
 
     @property
     def mistaken(self) -> list[str]:
@@ -172,7 +164,7 @@ def read_export(raw: bytes) -> Export:
             signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
-            log=msgspec.convert(whole.get("log"), LogEntry | None),
+            log=msgspec.convert(whole.get("log"), LogProof | None),
         )
     except msgspec.ValidationError as error:
         raise NotAReceipt(f"it is not the export of a receipt: {error}") from error
