@@ -55,11 +55,14 @@ def recorded(**changes: Any) -> tuple[Transcript, Evidence]:
     return call, replace(evidence, **changes)
 
 
+DEFAULT = Policy()
+
+
 def verdict_of(
     call: Transcript,
     evidence: Evidence,
     *,
-    policy: Policy = Policy(),
+    policy: Policy = DEFAULT,
     roots: Roots = PRODUCTION,
     now: float = NOW,
     is_over: bool = True,
