@@ -7,9 +7,9 @@ import rfc8785
 
 from shared.attestation.claim import Claim, check_claim
 from shared.attestation.factor import Factor, failed, passed, unknown
+from shared.attestation.forms import digits, items, mapping, text
 from shared.attestation.session import Session
 from shared.attestation.signer import is_recovered, is_signed_by
-from shared.attestation.forms import digits, items, mapping, text
 from shared.transcript import Transcript
 
 API_VERSION = "aci/1"
@@ -56,7 +56,9 @@ def _claim(document: Mapping[str, object]) -> Claim:
 
 def _event(document: Mapping[str, object], kind: str) -> Mapping[str, object]:
     """The only one of its type; empty where there are several, or none."""
-    found = [one for one in map(mapping, items(document.get("event_log"))) if one.get("type") == kind]
+    found = [
+        one for one in map(mapping, items(document.get("event_log"))) if one.get("type") == kind
+    ]
     return found[0] if len(found) == 1 else {}
 
 

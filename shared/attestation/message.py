@@ -5,9 +5,9 @@ import msgspec
 from shared.attestation.aci import check_receipt, read_receipt
 from shared.attestation.claim import Claim, check_claim
 from shared.attestation.factor import Factor, failed, passed, skipped, unknown
+from shared.attestation.forms import digits, mapping, text
 from shared.attestation.session import Session
 from shared.attestation.signer import ADDRESS_SIZE, KEY_SIZE, address_of, is_signed_by
-from shared.attestation.forms import digits, mapping, text
 from shared.transcript import Transcript
 
 MESSAGE_FACTORS = (
