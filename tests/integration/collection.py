@@ -130,7 +130,7 @@ async def release(engine: AsyncEngine, catalog: Catalog) -> None:
 
 async def a_call(
     url: str, profile: str, catalog: Catalog, *, model: str = "sim/chat", stream: bool = True,
-    said: str = "hello", **changes: object,
+    said: str = "hello", changes: Mapping[str, object] | None = None,
 ) -> Transcript:  # fmt: skip
     """One chat completion, and its transcript as a worker would write it."""
     document = {"model": model, "stream": stream, "messages": [{"role": "user", "content": said}]}
