@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,8 +91,11 @@ async def a_worker(
     drain_seconds: float = 5.0,
     inbox_lease_seconds: float = 30.0,
     shelf: Shelf | None = None,
+    trusted: str | None = None,
 ) -> AsyncIterator[StartedWorker]:
-    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport()
+    """`trusted`: the authorities of providers over TLS, in PEM."""
+    tls = ssl.create_default_context(cadata=trusted) if trusted else None
+    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport(ssl_context=tls)
     shelf, name = shelf or Shelf(catalog), new_id()
     credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
     table = RoutingTable(shelf, credentials, clock, metrics)
