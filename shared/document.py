@@ -3,6 +3,7 @@
 Secrets are never in it: a provider names the environment variable that holds its key.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,13 +11,14 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.account import RateLimits
-from shared.caller import UserField
+from shared.caller import AttestationWish, UserField
 from shared.function import Function
 from shared.price import Price, SeedPrice, price_key, split_key
 from shared.timeouts import Retries, Timeouts
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
+AttestationMode = Literal["off", "record", "require"]
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write, at least: two attempts at each of two providers."""
@@ -79,6 +81,18 @@ class Model(_Table, frozen=True):
     """None: the provider's."""
     limits: RateLimits = RateLimits()
     """Of all who ask for it together."""
+    attestation: AttestationMode | None = None
+    """None: `record` where it has a tier, else `off`."""
+    has_gpu: bool = True
+    """Of a confidential machine: `False` where it has none, so that none need be proven."""
+    compose_hashes: tuple[str, ...] = ()
+    """Of the applications that are known to serve it; empty: no list is kept."""
+    os_images: tuple[str, ...] = ()
+    """Of the images that are known to run them."""
+
+    @property
+    def attestation_mode(self) -> AttestationMode:
+        return self.attestation or ("record" if self.tier else "off")
 
 
 class DetectionRule(_Table, frozen=True):
@@ -149,6 +163,26 @@ class Metrics(_Table, frozen=True):
     require_key: bool = False
 
 
+class Attestation(_Table, frozen=True):
+    """Of receipts, and of what they rest on."""
+
+    receipts: bool = True
+    """`False`: none, but where a model or a key requires attestation."""
+    drain_on_disconnect: bool = False
+    """Whether a stream of a confidential model is read to its end although its client has left."""
+    drain_seconds: float = 30.0
+    """For so long at most."""
+    pccs_url: str = "https://pccs.phala.network"
+    nras_url: str = "https://nras.attestation.nvidia.com"
+    allowed_tcb: tuple[str, ...] = ("UpToDate",)
+    demoted: tuple[str, ...] = ()
+    """Factors that decide by the book, and only inform here."""
+    session_seconds: float = 300.0
+    """How old a report may be when a call under it begins."""
+    deadline_seconds: float = 1200.0
+    """After the answer's end: what was not obtained by then never will be."""
+
+
 class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
@@ -162,6 +196,22 @@ class Document(_Table, frozen=True):
     limits: Limits = Limits()
     cache: CacheBounds = CacheBounds()
     metrics: Metrics = Metrics()
+    attestation: Attestation = Attestation()
+
+    def attestation_of(
+        self, models: Iterable[Model], wish: AttestationWish | None
+    ) -> AttestationMode:
+        """For a job that any of these models may answer: the strictest of theirs and of the key's.
+
+        A key's wish for a record is one for models that have something to tell of themselves.
+        """
+        asked = list(models)
+        modes: list[AttestationMode] = [model.attestation_mode for model in asked]
+        if wish == "require" or (wish and any(model.tier for model in asked)):
+            modes.append(wish)
+        if "require" in modes:
+            return "require"
+        return "record" if "record" in modes and self.attestation.receipts else "off"
 
 
 def priced_name(document: Document, model_key: str) -> str:

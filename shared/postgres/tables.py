@@ -122,8 +122,11 @@ api_keys = Table(
     Column("budget_started_at", DateTime(timezone=True)),
     Column("next_budget_reset_at", DateTime(timezone=True)),
     Column("spend_since", DateTime(timezone=True)),
+    # Beyond what its models are set to; NULL: nothing.
+    Column("attestation", Text),
     ForeignKeyConstraint(["tenant", "user_id"], ["users.tenant", "users.user_id"]),
     CheckConstraint("user_field IN ('attribute', 'bill')", name="user_field"),
+    CheckConstraint("attestation IN ('record', 'require')", name="attestation"),
     CheckConstraint("octet_length(secret_sha256) = 32", name="secret_sha256"),
     CheckConstraint("octet_length(previous_sha256) = 32", name="previous_sha256"),
     Index(None, "tenant", "user_id"),

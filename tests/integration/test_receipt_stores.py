@@ -1,10 +1,9 @@
 """Receipts, their evidence and the attestation sessions on a real Postgres."""
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,10 +22,8 @@ from shared.postgres.attestation_sessions import (
 )
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
-from shared.postgres.receipts import Cursor, ReceiptFilter, ReceiptStore, SettledReceipt
-from shared.transcript import Transcript
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+from shared.postgres.receipts import Cursor, ReceiptFilter, ReceiptStore
+from tests.integration.receipts import NOW, digest_of, settled, transcript
 
 
 @pytest.fixture
@@ -45,30 +42,6 @@ def receipts(engine) -> ReceiptStore:
 @pytest.fixture
 def sessions(engine) -> SessionStore:
     return SessionStore(engine)
-
-
-def transcript(**given: Any) -> Transcript:
-    usual: dict[str, Any] = {
-        "receipt_id": new_id(), "request_id": new_id(), "tenant": "default", "user": "u",
-        "key_id": "k", "model": "m", "provider": "near", "provider_type": "near",
-        "upstream_model": "org/m", "config_hash": "c", "endpoint": "chat", "tier": "TEE",
-        "started_at": NOW, "ended_at": NOW + 1, "upstream_id": "chat-1",
-    }  # fmt: skip
-    return Transcript(**{**usual, **given})
-
-
-def digest_of(content: str) -> str:
-    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
-
-
-def settled(receipt_id: str, *texts: str, **given: Any) -> SettledReceipt:
-    document = f'{{"receipt_id":"{receipt_id}"}}'.encode()
-    usual: dict[str, Any] = {
-        "receipt_id": receipt_id, "label": "verified", "document": document,
-        "leaf_hash": hashlib.sha256(document).digest(),
-        "evidence": {digest_of(one): one for one in texts},
-    }  # fmt: skip
-    return SettledReceipt(**{**usual, **given})
 
 
 async def count(engine: AsyncEngine, table: str) -> int:

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 from shared.errors import GatewayError, Overloaded
 from shared.money import ZERO
 from shared.spend import Charge, SpendRow, Status, encode_row
+from shared.transcript import Digest, encode_transcript
 from shared.usage import Usage, total
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt
 from workers.inference.cache import Hit, JobCache
+from workers.inference.digests import Digests
 from workers.inference.exchange import Collaborators, Exchange, Recorder
 from workers.inference.routing import Route, backoff
 from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
@@ -38,7 +40,8 @@ class Calls:
     """Those under way, and the rows of those that ended."""
 
     __slots__ = (
-        "_held", "_kept", "_number", "_recorder", "_shared", "_under_way", "model_label",
+        "_held", "_kept", "_number", "_recorder", "_shared", "_under_way", "are_told",
+        "client_request", "model_label", "transcripts",
     )  # fmt: skip
 
     def __init__(self, shared: Collaborators, held: HeldJob, recorder: Recorder) -> None:
@@ -51,6 +54,12 @@ class Calls:
         tenant pays for that run."""
         self._number = len(held.claim.attempts)
         self.model_label = ""
+        header = held.header
+        self.are_told = header.attestation != "off" and not header.dryrun
+        """Whether they are to have receipts."""
+        self.client_request = Digest()
+        self.transcripts: list[bytes] = []
+        """Written with the job's end, and by whoever ends it alone."""
 
     # ---- making them
 
@@ -96,9 +105,9 @@ class Calls:
 
     async def _may_go_on(self, failed: AttemptFailed, route: Route, attempt: int) -> bool:
         """Judges a failed attempt; True when the same route should be tried again."""
-        if self._held.was_spoken or failed.remedy == "none":
-            # The client has seen a part, or a part of its upload is gone, or the request itself is
-            # to blame: nobody else is asked.
+        if self._held.was_spoken or self._held.cancelled or failed.remedy == "none":
+            # The client has seen a part, or has left, or a part of its upload is gone, or the request
+            # itself is to blame: nobody else is asked.
             raise failed.error
         if failed.remedy != "retry" or attempt >= route.retries.attempts:
             return False
@@ -114,6 +123,8 @@ class Calls:
         self._number += 1
         if cache is not None:
             attempt.recording = cache.recording()
+        if self.are_told:
+            attempt.digests = Digests(self.client_request, route.provider.settings.type)
         call = Call(exchange, route, attempt)
         row_id = attempt.row_id
         self._under_way[row_id] = call
@@ -165,9 +176,14 @@ class Calls:
 
     async def _send(self, exchange: Exchange, route: Route, attempt: Attempt) -> None:
         request = exchange.request(route, attempt)
+        digests = attempt.digests
+        if digests is not None:
+            digests.forward(request)
         try:
             response = await self._shared.transport.handle_async_request(request)
             try:
+                if digests is not None:
+                    digests.answered(response)
                 if response.status_code != 200:
                     body = await read_all(response, MAX_ERROR_BODY_BYTES)
                     raise from_status(response.status_code, response.headers, body)
@@ -203,6 +219,7 @@ class Calls:
         for row in self._kept:
             self.note(row.row_id, encode_row(replace(row, billed=False, cost_usd=ZERO)))
         self._kept.clear()
+        self.transcripts.clear()
 
     def tell_breakers(self, *, timed_out: bool) -> None:
         """What the calls under way say of their providers, now that they are stopped."""
@@ -238,7 +255,21 @@ class Calls:
             upstream_seconds=row.upstream_ms / 1000,
             ttft=attempt.ttft_seconds,
         )
+        self._tell(attempt, row, error_code or "")
         return row
+
+    def _tell(self, attempt: Attempt, row: SpendRow, cause: str) -> None:
+        """Of what was read to its end, or seen by the client in part."""
+        digests = attempt.digests
+        if digests is None or not digests.is_told:
+            return
+        transcript = digests.transcript(
+            row,
+            attestation=self._held.header.attestation,
+            upstream_id=attempt.upstream_id,
+            cause=cause,
+        )
+        self.transcripts.append(encode_transcript(transcript))
 
     # ---- their rows
 

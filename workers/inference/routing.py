@@ -217,6 +217,13 @@ class RoutingTable:
         self._routings[config_hash] = routing
         return routing
 
+    def provider_types(self, config_hash: str) -> Mapping[str, str]:
+        found = self._routings.get(config_hash)
+        catalog = found.catalog if found is not None else self._snapshots.current
+        if catalog.hash != config_hash:
+            return {}
+        return {name: one.type for name, one in catalog.document.providers.items()}
+
     def is_off(self, provider: str) -> bool:
         found = self._snapshots.current.document.providers.get(provider)
         return found is not None and not found.enabled

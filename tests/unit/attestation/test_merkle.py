@@ -64,7 +64,8 @@ class Tree:
     """A tree as it grows: its nodes, and its root at every size."""
 
     def __init__(self, leaves):
-        self.nodes, self.leaves, growing = {}, [leaf_hash(leaf) for leaf in leaves], CompactRange()
+        self.leaves, growing = [leaf_hash(leaf) for leaf in leaves], CompactRange()
+        self.nodes: dict[Place, bytes] = {}
         self.roots = [growing.root()]
         for leaf in self.leaves:
             self.nodes.update(growing.append(leaf))
@@ -158,11 +159,12 @@ def test_a_proof_of_inclusion_that_was_changed_proves_nothing(index, size):
 
 @pytest.mark.parametrize("sizes", [(1, 2), (3, 7), (4, 8), (64, 130), (127, 128), (129, 130)])
 def test_a_proof_of_consistency_that_was_changed_proves_nothing(sizes):
-    roots, proof = (LARGE.roots[sizes[0]], LARGE.roots[sizes[1]]), LARGE.consistency(*sizes)
+    (small, large), proof = sizes, LARGE.consistency(*sizes)
+    old, new = LARGE.roots[small], LARGE.roots[large]
     for wrong in changed(proof):
-        assert not verify_consistency(*sizes, *roots, wrong)
-    for first, second in ((-1, 1), (sizes[1], sizes[0]), (0, sizes[1]), (sizes[0], 2**62)):
-        assert not verify_consistency(first, second, *roots, proof)
+        assert not verify_consistency(small, large, old, new, wrong)
+    for first, second in ((-1, 1), (large, small), (0, large), (small, 2**62)):
+        assert not verify_consistency(first, second, old, new, proof)
 
 
 def test_a_tree_is_consistent_with_itself_and_with_nothing_by_no_proof_at_all():

@@ -30,6 +30,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     document.Limits: "`[limits]`",
     RateLimits: "`limits` of users and models",
     document.CacheBounds: "`[cache]`",
+    document.Attestation: "`[attestation]`",
     document.Metrics: "`[metrics]`",
     document.Provider: "`[providers.<name>]`",
     timeouts.Timeouts: "`timeouts`",

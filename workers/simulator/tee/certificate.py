@@ -107,7 +107,7 @@ def authority_of(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
-def digest_of(key: ec.EllipticCurvePrivateKey) -> hashes.HashAlgorithm:
+def digest_of(key: ec.EllipticCurvePrivateKey) -> hashes.SHA256 | hashes.SHA384:
     return hashes.SHA384() if key.curve.key_size == 384 else hashes.SHA256()
 
 

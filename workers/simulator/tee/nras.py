@@ -18,7 +18,7 @@ from workers.simulator.tee.pki import Pki
 
 TOKEN_SECONDS = 3600
 SUBJECT = "NVIDIA-PLATFORM-ATTESTATION"
-MODEL, DRIVER, VBIOS = "GH100 A01 GSP BROM", "550.90.07", "96.00.9F.00.01"
+MODEL, DRIVER, VBIOS = "GH100", "550.90.07", "96.00.9F.00.01"
 NONCE_AT = 4
 NONCE_BYTES = 32
 COORDINATE_BYTES = 48
@@ -68,7 +68,7 @@ class Nras:
 
     def _token(self, claims: Mapping[str, object], vice: str) -> str:
         if vice == "nras-alg-none":
-            return jwt.encode(dict(claims), None, algorithm="none", headers={"kid": self._kid})
+            return jwt.encode(dict(claims), "", algorithm="none", headers={"kid": self._kid})
         key = ec.generate_private_key(ec.SECP384R1()) if vice == "nras-key" else self._key
         return jwt.encode(dict(claims), key, algorithm="ES384", headers={"kid": self._kid})
 

@@ -16,7 +16,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.attestation.roots import Roots
-from workers.simulator.tee.certificate import Extension, Identity, issued, private_pem, sgx_extension
+from workers.simulator.tee.certificate import (
+    Extension,
+    Identity,
+    issued,
+    private_pem,
+    sgx_extension,
+)
 
 ROOTS_FILE, CA_FILE, KEYS_FILE = "roots.json", "ca.pem", "keys.json"
 PLATFORM_CA_NAME = "Intel SGX PCK Platform CA"
