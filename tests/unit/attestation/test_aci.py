@@ -115,7 +115,7 @@ def test_a_key_that_is_none_signs_nothing(key: str):
 
 @pytest.mark.parametrize("text", HONEST)
 def test_no_member_of_a_receipt_can_be_another(text: str):
-    receipt, values = json.loads(text), list[Any](["other", None, 7, {}, []])
+    receipt = json.loads(text)
     for name in receipt:
         for value in values:
             if name != "api_version":
