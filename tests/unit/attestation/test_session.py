@@ -452,7 +452,7 @@ def mutated(document: Any, path: tuple[Any, ...], chance: random.Random) -> Any:
 def test_no_change_of_a_recorded_report_makes_the_examination_fall_over_or_adds_a_pass():
     report = json.loads(near_evidence().report)
     chance, all_paths = random.Random(5), paths(report)
-    for _ in range(400):
+    for _ in range(40):
         changed = mutated(report, chance.choice(all_paths), chance)
         session = near(near_evidence(report=json.dumps(changed)))
         assert {k for k, v in statuses(session).items() if v == "pass"} <= {
@@ -463,7 +463,7 @@ def test_no_change_of_a_recorded_report_makes_the_examination_fall_over_or_adds_
 
 def test_no_cut_or_flip_of_a_recorded_reports_text_makes_the_examination_fall_over():
     report, chance = near_evidence().report, random.Random(6)
-    for _ in range(300):
+    for _ in range(40):
         at = chance.randrange(len(report))
         letter = chance.choice('0f"{}[],:\\\ud800\x00')
         for text in (report[:at], report[:at] + letter + report[at + 1 :]):
