@@ -88,9 +88,11 @@ def _seal(document: Mapping[str, object]) -> Seal | None:
     given = document.get("signature")
     rest = {name: value for name, value in document.items() if name != "signature"}
     if isinstance(given, str):
-        key_id, algorithm, value = document.get("key_id"), ED25519, given
+        stamp: Mapping[str, object] = {
+            "key_id": document.get("key_id"), "algo": ED25519, "value": given
+        }  # fmt: skip
     elif isinstance(given, dict):
-        key_id, algorithm, value = (given.get(one) for one in ("key_id", "algo", "value"))
+        stamp = given
         rest["signature"] = {name: one for name, one in given.items() if name != "value"}
     else:
         return None
@@ -98,7 +100,8 @@ def _seal(document: Mapping[str, object]) -> Seal | None:
         signed = rfc8785.dumps(rest)  # type: ignore[arg-type]
     except (ValueError, RecursionError):
         return None
-    return Seal(text(key_id), text(algorithm), bytes.fromhex(digits(value)), signed)
+    value = bytes.fromhex(digits(stamp.get("value")))
+    return Seal(text(stamp.get("key_id")), text(stamp.get("algo")), value, signed)
 
 
 def _is_sealed(seal: Seal, key: str) -> bool:

@@ -5,13 +5,14 @@ from typing import Literal
 
 import msgspec
 
-from shared.attestation.export import Document, Export, Hash, Kind, LogEntry, read_export
-from shared.attestation.factor import NAMES, Factor
-from shared.attestation.merkle import leaf_hash, verify_inclusion
+from shared.attestation.export import Document, Export, Hash, Kind, read_export
+from shared.attestation.factor import DECIDING, NAMES, Factor
+from shared.attestation.log_proof import verify_log_proof
+from shared.attestation.merkle import leaf_hash
 from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
 from shared.attestation.session import examine
-from shared.attestation.signing import SIGNATURE, canonical, verify_document, verify_head
+from shared.attestation.signing import SIGNATURE, canonical, verify_document
 from shared.attestation.verdict import Verdict, judge
 from shared.attestation.verify import verify
 
@@ -90,7 +91,7 @@ def audit(export: bytes, *, roots: Roots, now: float | None, gateway_key: str | 
         checks=(
             _evidence(found),
             _signature(found, known),
-            *_log(found, known),
+            _log(found, known),
             _factors(document, verdict),
             _label(document, verdict),
         ),
@@ -108,7 +109,7 @@ def _again(found: Export, roots: Roots, at: float) -> Verdict:
     if document.kind == "refusal":
         session = examine(
             found.evidence(), signer="", upstream_model=document.upstream_model,
-            policy=document.policy, roots=roots, now=at,
+            policy=document.policy, roots=roots, now=at, began_at=document.started_at,
         )  # fmt: skip
         return judge((*session.factors, *told), gateway_scope=False, is_over=True)
     return verify(
@@ -153,50 +154,34 @@ def _public_key(found: Export) -> bytes:
         return b""
 
 
-def _log(found: Export, known: Collection[str]) -> tuple[Check, Check]:
+def _log(found: Export, known: Collection[str]) -> Check:
     if found.log is None:
-        why = "the file has no proof from the log"
-        return Check("inclusion", "skip", why), Check("tree_head", "skip", why)
-    return _inclusion(found, found.log), _head(found, found.log, known)
-
-
-def _inclusion(found: Export, log: LogEntry) -> Check:
-    try:
-        proof, root = [bytes.fromhex(one) for one in log.proof], bytes.fromhex(log.head.root_hash)
-    except ValueError:
-        return Check("inclusion", "fail", "the proof is not of hashes")
-    leaf = leaf_hash(canonical(found.signed))
-    size = log.head.tree_size
-    if log.tree_size != size or not verify_inclusion(leaf, log.log_index, size, proof, root):
-        return Check("inclusion", "fail", "the proof does not lead to the root of the head")
-    return Check("inclusion", "pass", f"leaf {log.log_index} of the first {size}")
-
-
-def _head(found: Export, log: LogEntry, known: Collection[str]) -> Check:
-    keys = [_public_key(found), *(bytes.fromhex(one) for one in known if _is_hex(one))]
-    allowed = [key for key in keys if not known or key.hex() in known]
-    if not any(verify_head(log.head, key) for key in allowed):
-        return Check("tree_head", "fail", "the head is not signed with a key of the gateway's")
-    return Check("tree_head", "pass", f"a tree of {log.head.tree_size} receipts")
-
-
-def _is_hex(text: str) -> bool:
-    try:
-        bytes.fromhex(text)
-    except ValueError:
-        return False
-    return True
+        return Check("log", "skip", "the file has no proof from the log")
+    if known and found.log.public_key not in known:
+        return Check("log", "fail", "its head is signed with another key than the given")
+    fault = verify_log_proof(found.log, leaf_hash(canonical(found.signed)))
+    if fault:
+        return Check("log", "fail", fault)
+    size = found.log.head.tree_size
+    return Check(
+        "log", "pass", f"leaf {found.log.leaf_index} of the first {size}, under a signed head"
+    )
 
 
 # ---- what it says
 
 
 def _factors(document: Document, verdict: Verdict) -> Check:
-    """A factor that is not told is an open one."""
-    if document.kind == "zdr":
-        return Check("factors", "skip", "a policy record has none")
+    """One that decides and is not told counts as open."""
+    if not document.factors:
+        return Check("factors", "skip", "the receipt tells none")
     ours, theirs = _statuses(verdict.factors), _statuses(document.factors)
-    compared = [one for one in NAMES if document.kind != "refusal" or one not in MESSAGE]
+    compared = [
+        name
+        for name in NAMES
+        if (name in DECIDING or name in theirs)
+        and not (document.kind == "refusal" and name in MESSAGE)
+    ]
     other = [
         f"{name} ({theirs.get(name, 'unknown')}, here {ours.get(name, 'unknown')})"
         for name in compared

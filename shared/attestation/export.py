@@ -1,6 +1,5 @@
 """An export: a receipt's document with its evidence beside it, read from a file that nobody trusts."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,12 +8,13 @@ import msgspec
 
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import NAMES, Factor
+from shared.attestation.log_proof import LogProof
 from shared.attestation.policy import Policy
-from shared.attestation.signing import TreeHead, canonical
+from shared.attestation.receipt import FORMAT, digest_of
+from shared.attestation.signing import canonical
 from shared.attestation.verdict import Label, Reason
 from shared.transcript import Digest, Transcript
 
-FORMAT = "ollm-receipt/1"
 MAX_BYTES = 128 * 1024 * 1024
 """A hundred times what eight GPUs and their machine have to say."""
 
@@ -97,26 +97,17 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     roots: NamedRoots = NamedRoots()
 
 
-class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the receipt is in the log, and the proof that a signed head covers it."""
-
-    log_index: int
-    tree_size: int
-    proof: tuple[str, ...]
-    head: TreeHead
-
-
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     signed: Mapping[str, Any]
     """The document as it was written: what the signature is over."""
     document: Document
     texts: Mapping[str, str]
-    log: LogEntry | None = None
+    log: LogProof | None = None
 
     @property
     def mistaken(self) -> list[str]:
         """Names of texts that are not what their names say."""
-        return [name for name, text in self.texts.items() if name != name_of(text)]
+        return [name for name, text in self.texts.items() if name != digest_of(text)]
 
     @property
     def missing(self) -> list[str]:
@@ -156,11 +147,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _text(self, name: str) -> str:
         text = self.texts.get(name, "")
-        return text if name == name_of(text) else ""
-
-
-def name_of(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return text if name == digest_of(text) else ""
 
 
 def read_export(raw: bytes) -> Export:
@@ -169,10 +156,10 @@ def read_export(raw: bytes) -> Export:
     signed, texts = whole.get("receipt"), whole.get("evidence")
     try:
         return Export(
-            signed=signed,
+            signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
-            log=msgspec.convert(whole.get("log"), LogEntry | None),
+            log=msgspec.convert(whole.get("log"), LogProof | None),
         )
     except msgspec.ValidationError as error:
         raise NotAReceipt(f"it is not the export of a receipt: {error}") from error

@@ -23,6 +23,11 @@ INFORMING = (
     "compose_known", "os_image_known", "image_provenance", "signer_history", "trust_root",
 )  # fmt: skip
 """Shown beside the label. They decide only by failing."""
+OF_A_MESSAGE = (
+    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
+    "signature_scope",
+)  # fmt: skip
+"""Those that no report alone can tell."""
 NAMES = DECIDING + INFORMING
 
 

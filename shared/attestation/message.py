@@ -70,7 +70,15 @@ def check_message(transcript: Transcript, signature: str, session: Session) -> l
 def is_gateway_scope(signature: str, session: Session) -> bool:
     """Whether a gateway's machine signed. Where nobody says, the endpoint that was asked decides."""
     message = read_signature(signature)
-    return session.scope == "gateway" or (message is not None and message.kind == BY_GATEWAY)
+    return _by_gateway(message.kind if message else "", session)
+
+
+def _by_gateway(kind: str, session: Session) -> bool:
+    """Only the report that has both kinds of machines lets a message say which of them signed it."""
+    if session.is_gateway_signer or kind not in ("", BY_MODEL):
+        return True
+    is_said = kind == BY_MODEL and session.shape == "near-gateway"
+    return session.scope == "gateway" and not is_said
 
 
 def _open(why: str) -> list[Factor]:
@@ -117,18 +125,18 @@ def _scope(message: MessageSignature, session: Session) -> Factor:
         why = "the provider names a kind of signer that is not known"
         return failed("signature_scope", "signature", why)
     said = "as the provider says" if message.kind else "as the endpoint is"
-    if message.kind == BY_GATEWAY or session.scope == "gateway":
-        return passed("signature_scope", "signature", f"gateway, {said}")
-    return passed("signature_scope", "signature", f"the model's machine, {said}")
+    who = "gateway" if _by_gateway(message.kind, session) else "the model's machine"
+    return passed("signature_scope", "signature", f"{who}, {said}")
 
 
 def _pinned(transcript: Transcript, session: Session) -> Factor:
     if not session.shape:
         return unknown("tls_pinned", "tls", "no report says whether a TLS key is attested")
-    if not session.tls_spki:
+    attested = session.tls_keys.get(transcript.tls_host, session.tls_spki)
+    if not attested:
         return skipped("tls_pinned", "tls", "the endpoint has no attested TLS key")
     if not transcript.tls_spki:
         return failed("tls_pinned", "tls", "the prompt went without TLS to an attested TLS key")
-    if transcript.tls_spki != session.tls_spki:
+    if transcript.tls_spki != attested:
         return failed("tls_pinned", "tls", "the prompt went to another TLS key than the attested")
     return passed("tls_pinned", "tls", "the prompt went to the attested TLS key")

@@ -1,6 +1,6 @@
 """A session: what one attestation report proved of the machines behind it, for the calls under it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -9,6 +9,8 @@ from shared.attestation import quote as quotes
 from shared.attestation.choice import Choice, choose
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import (
+    DECIDING,
+    OF_A_MESSAGE,
     Factor,
     failed,
     in_order,
@@ -62,6 +64,17 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str = ""
     reported_at: float = 0.0
     synthetic: bool = False
+
+
+def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]:
+    """The factors that keep a session from being verified: those that failed, and deciding ones that
+    are open. The ones about a message are not among them."""
+    by_name = {one.name: one.status for one in session.factors}
+    needed = [name for name in DECIDING if name not in OF_A_MESSAGE and name not in demoted]
+    return (
+        *(name for name, status in by_name.items() if status == "fail"),
+        *(name for name in needed if by_name.get(name, "unknown") == "unknown"),
+    )
 
 
 def collateral_needed(report: str) -> tuple[str, ...]:

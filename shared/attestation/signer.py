@@ -5,8 +5,9 @@ import hashlib
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from eth_hash.auto import keccak
-from eth_keys import keys
-from eth_keys.exceptions import BadSignature, ValidationError
+from eth_keys.datatypes import PublicKey, Signature
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
 
 ADDRESS_SIZE = 20
 KEY_SIZE = 32
@@ -41,7 +42,7 @@ def is_recovered(key: bytes, message: bytes, signature: bytes) -> bool:
     return key in (found.to_compressed_bytes(), point, b"\x04" + point)
 
 
-def _recover(digest: bytes, signature: bytes) -> keys.PublicKey | None:
+def _recover(digest: bytes, signature: bytes) -> PublicKey | None:
     """From r, s and v, where v is 27 or 28, or 0 or 1."""
     if len(signature) != _RECOVERABLE_SIZE:
         return None
@@ -49,7 +50,7 @@ def _recover(digest: bytes, signature: bytes) -> keys.PublicKey | None:
     if v not in (0, 1):
         return None
     try:
-        signed = keys.Signature(signature_bytes=signature[:-1] + bytes([v]))
+        signed = Signature(signature_bytes=signature[:-1] + bytes([v]))
         return signed.recover_public_key_from_msg_hash(digest)
     except _NOT_SIGNED:
         return None

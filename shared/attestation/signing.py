@@ -5,13 +5,15 @@ other: a receipt has a `format`, an ACI receipt an `api_version`, a head neither
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from shared.seal import Seal
 
 ALGORITHM = "ed25519"
 SEED_BYTES = 32
@@ -59,6 +61,11 @@ class ReceiptKey:
         """`at` is in epoch seconds."""
         told = _head(size, root.hex(), int(at * 1000))
         return TreeHead(**told, key_id=self.key_id, signature=self.sign(told))
+
+
+def receipt_key(seeds: Sequence[bytes], seal_keys: Sequence[bytes]) -> ReceiptKey:
+    """The key in use: the first of its own; without one, what is derived from the first seal key."""
+    return ReceiptKey(seeds[0] if seeds else Seal(seal_keys).key_for(b"receipts"))
 
 
 def key_id_of(public_key: bytes) -> str:

@@ -31,6 +31,7 @@ def verify(
         policy=policy,
         roots=roots,
         now=now,
+        began_at=transcript.started_at,
     )
     return conclude(
         transcript, evidence.signature, session, policy=policy, is_over=is_over, history=history
@@ -62,7 +63,7 @@ def conclude(
 
 
 def _fresh(factor: Factor, transcript: Transcript, session: Session, policy: Policy) -> Factor:
-    """A session is examined before it is known how long after its report a call begins."""
+    """A session is examined before it is known how long after its report the last call begins."""
     age = transcript.started_at - session.reported_at
     if factor.name != "report_nonce" or factor.status != "pass" or age <= policy.report_seconds:
         return factor

@@ -251,18 +251,11 @@ def _columns(transcript: Transcript) -> dict[str, Any]:
         "tenant": transcript.tenant,
         "user_id": transcript.user,
         "key_id": transcript.key_id,
-        "kind": kind_of(transcript),
+        "kind": transcript.receipt_kind,
         "streamed": transcript.streamed,
         "started_at": utc(transcript.started_at),
         "ended_at": utc(transcript.ended_at),
     }
-
-
-def kind_of(transcript: Transcript) -> str:
-    """What its receipt is: proof of a machine, a policy record, or word of a call not made."""
-    if transcript.kind == "refusal":
-        return "refusal"
-    return "zdr" if transcript.tier == "ZDR" else "tee"
 
 
 def _settled(one: SettledReceipt) -> dict[str, Any]:

@@ -230,8 +230,9 @@ async def test_the_latest_session_is_of_its_model_and_sessions_are_listed(sessio
     assert await sessions.latest("near", "nobody's") is None
     assert (await sessions.page(SessionFilter()))[0] == second
     assert await sessions.page(SessionFilter(label="failed")) == [second]
-    assert await sessions.page(SessionFilter(upstream_model="org/m"), skip=1) == [first]
+    assert await sessions.page(SessionFilter(upstream_models=["org/m"]), skip=1) == [first]
     assert await sessions.page(SessionFilter(provider="phala")) == []
+    assert await sessions.page(SessionFilter(upstream_models=[])) == []
 
 
 async def test_a_session_of_strange_words_is_kept_without_what_no_column_holds(sessions):

@@ -40,6 +40,7 @@ class Tee:
 
     def __init__(self, pki: Pki, clock: Clock, *, ends_tls: bool = False) -> None:
         self.pki = pki
+        self.ends_tls = ends_tls
         self.fleet = Fleet(pki, ends_tls=ends_tls)
         self.messages = Messages(clock)
         self.intel = Intel(pki, clock)

@@ -1,0 +1,219 @@
+"""Attestation sessions: what a provider's machine proved, kept while its report is fresh.
+
+A session is stored before it is used, so that whatever a receipt or a refusal names can be shown.
+"""
+
+import asyncio
+import secrets
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from shared.attestation.choice import choose
+from shared.attestation.evidence import Evidence
+from shared.attestation.factor import Factor
+from shared.attestation.receipt import evidence_digests, evidence_texts
+from shared.attestation.report import read_report
+from shared.attestation.roots import Roots
+from shared.attestation.session import Session, collateral_needed, examine, unproven
+from shared.clock import Clock, utc
+from shared.ids import new_id
+from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import (
+    AttestationSession,
+    SessionEvidence,
+    SessionStore,
+)
+from shared.postgres.engine import STORE_ERRORS
+from workers.attestation.collateral import Collaterals
+from workers.attestation.fetcher import EvidenceAway, Fetcher
+from workers.attestation.history import History
+from workers.attestation.nras import Nras
+from workers.attestation.target import Target
+
+MOST_KEPT = 1_000
+"""A provider chooses its signers."""
+AGAIN_SECONDS = 2.0
+"""What did not verify is not asked for again before that."""
+NONCE_BYTES = 32
+
+log = structlog.get_logger()
+
+
+class HeldSession(msgspec.Struct, frozen=True, kw_only=True):
+    """With everything a receipt needs of it."""
+
+    session_id: str
+    session: Session
+    evidence: Evidence
+    """Without a message's signature."""
+    verified_at: float
+    """Epoch seconds; whoever verifies again does so at this time."""
+    unproven: tuple[str, ...]
+    """The factors that failed or are open; empty: it is verified."""
+    history: tuple[Factor, ...] = ()
+
+    @property
+    def is_verified(self) -> bool:
+        return not self.unproven
+
+
+@dataclass(slots=True)
+class _Place:
+    """Of one provider, model and signer."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    held: HeldSession | None = None
+
+
+class Sessions:
+    """Of one process. At most one report at a time is asked for, for each place."""
+
+    def __init__(
+        self, fetcher: Fetcher, store: SessionStore, *, roots: Roots, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._collaterals = Collaterals(fetcher, clock)
+        self._nras = Nras(fetcher, clock)
+        self._store = store
+        self._history = History(store, metrics)
+        self._roots = roots
+        self._clock = clock
+        self._metrics = metrics
+        self._places: OrderedDict[tuple[str, str, str], _Place] = OrderedDict()
+
+    async def get(self, target: Target, *, signer: str = "") -> HeldSession:
+        """A fresh one, verified or not; of the machine that signs as `signer`, where it is given.
+
+        Raises EvidenceAway.
+        """
+        if signer:
+            held = self._fresh(self._place(target, ""), target)
+            if held is not None and held.session.signer == signer and held.is_verified:
+                return held
+        place = self._place(target, signer)
+        async with place.lock:
+            held = self._fresh(place, target)
+            if held is None:
+                held = place.held = await self._establish(target, signer)
+            return held
+
+    def forget(self, target: Target) -> None:
+        """Its TLS key is another than was attested: the next call needs a new report."""
+        for name, place in self._places.items():
+            if name[:2] == (target.provider, target.upstream_model):
+                place.held = None
+
+    def _place(self, target: Target, signer: str) -> _Place:
+        name = (target.provider, target.upstream_model, signer)
+        place = self._places.setdefault(name, _Place())
+        self._places.move_to_end(name)
+        if len(self._places) > MOST_KEPT:
+            self._places.popitem(last=False)
+        return place
+
+    def _fresh(self, place: _Place, target: Target) -> HeldSession | None:
+        held = place.held
+        if held is None:
+            return None
+        seconds = target.policy.report_seconds if held.is_verified else AGAIN_SECONDS
+        is_fresh = self._clock.now() - held.evidence.reported_at < seconds
+        return held if is_fresh else None
+
+    async def _establish(self, target: Target, signer: str) -> HeldSession:
+        evidence = await self._gather(target, signer)
+        now = self._clock.now()
+        # A report of eight GPUs takes tens of milliseconds, most of them without the lock of Python.
+        session = await asyncio.to_thread(
+            examine, evidence, signer=signer, upstream_model=target.upstream_model,
+            policy=target.policy, roots=self._roots, now=now,
+        )  # fmt: skip
+        try:
+            history = await self._history.compare(target, session)
+            held = HeldSession(
+                session_id=new_id(), session=session, evidence=evidence, verified_at=now,
+                unproven=unproven(session, target.policy.demoted), history=(history,),
+            )  # fmt: skip
+            await self._store.add(_stored(held, target), evidence_texts(evidence))
+        except STORE_ERRORS as error:
+            raise EvidenceAway("the store of sessions is away") from error
+        self._tell(target, held)
+        return held
+
+    async def _gather(self, target: Target, signer: str) -> Evidence:
+        nonce = secrets.token_hex(NONCE_BYTES)
+        found = await target.asked.report(
+            target.upstream_model, nonce=nonce, signer=signer, may_be_aci=target.may_be_aci
+        )
+        text, reported_at = found.text, self._clock.now()
+        async with asyncio.TaskGroup() as group:
+            collateral = group.create_task(self._collateral(target, text))
+            tokens = group.create_task(self._tokens(target, text, signer))
+        answer, keys = tokens.result()
+        return Evidence(
+            nonce=nonce, report=text, reported_at=reported_at,
+            collateral=collateral.result(), nras=answer, nras_keys=keys,
+        )  # fmt: skip
+
+    async def _collateral(self, target: Target, report: str) -> dict[str, str]:
+        """What could be had."""
+        found: dict[str, str] = {}
+        for key in await asyncio.to_thread(collateral_needed, report):
+            try:
+                found[key] = await self._collaterals.get(target.pccs_url, key)
+            except EvidenceAway as error:
+                self._alarm("collateral_away", target, reason=str(error))
+        return found
+
+    async def _tokens(self, target: Target, report: str, signer: str) -> tuple[str, str]:
+        read = await asyncio.to_thread(read_report, report) if target.wants_nras else None
+        choice = choose(read, signer, target.upstream_model) if read is not None else None
+        if choice is None or not choice.attestation.nvidia_payload:
+            return "", ""
+        try:
+            return await self._nras.attest(target.nras_url, choice.attestation.nvidia_payload)
+        except EvidenceAway as error:
+            self._alarm("nras_away", target, reason=str(error))
+            return "", ""
+
+    def _tell(self, target: Target, held: HeldSession) -> None:
+        label = "verified" if held.is_verified else "failed"
+        self._metrics.attestation_sessions.labels(target.provider, label).inc()
+        if held.session.synthetic:
+            self._alarm("synthetic_root", target)
+        if not held.is_verified:
+            self._alarm("session_failed", target, factors=held.unproven)
+
+    def _alarm(self, kind: str, target: Target, **more: object) -> None:
+        self._metrics.attestation_alarms.labels(kind).inc()
+        log.warning(
+            "An attestation needs a look", action="attestation_" + kind,
+            provider=target.provider, model=target.upstream_model, **more,
+        )  # fmt: skip
+
+
+def _stored(held: HeldSession, target: Target) -> AttestationSession:
+    session, evidence = held.session, held.evidence
+    return AttestationSession(
+        session_id=uuid.UUID(held.session_id),
+        provider=target.provider,
+        upstream_model=target.upstream_model,
+        host=target.host,
+        shape=session.shape or "",
+        scope=session.scope,
+        signer=session.signer,
+        algorithm=session.algorithm,
+        tls_spki=session.tls_spki,
+        compose_hash=session.compose_hash,
+        os_image_hash=session.os_image_hash,
+        tcb_status=session.tcb_status,
+        label="verified" if held.is_verified else "failed",
+        factors=(*session.factors, *held.history),
+        synthetic=session.synthetic,
+        fetched_at=utc(evidence.reported_at),
+        expires_at=utc(evidence.reported_at + target.policy.report_seconds),
+        nonce=evidence.nonce,
+        evidence=msgspec.convert(evidence_digests(evidence), SessionEvidence),
+    )

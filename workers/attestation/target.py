@@ -1,0 +1,81 @@
+"""A target: who is asked to prove what, and what is accepted of them."""
+
+import httpx
+import msgspec
+
+from shared.attestation.policy import Policy
+from shared.document import Document, Model
+from workers.attestation.fetcher import EvidenceAway, Fetcher
+from workers.attestation.provider import AttestedProvider
+from workers.providers.registry import Credentials
+
+ACI_TYPES = frozenset({"phala"})
+"""Types of provider that may be an ACI gateway: the answer to the first question tells."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at a provider."""
+
+    provider: str
+    upstream_model: str
+    asked: AttestedProvider
+    may_be_aci: bool
+    policy: Policy
+    pccs_url: str
+    nras_url: str
+    deadline_seconds: float
+    host: str
+
+    @property
+    def wants_nras(self) -> bool:
+        return "gpu_measurements" not in self.policy.demoted
+
+
+class Targets:
+    """Makes them of a catalog's document; one client for each address."""
+
+    def __init__(self, credentials: Credentials, fetcher: Fetcher) -> None:
+        self._credentials = credentials
+        self._fetcher = fetcher
+        self._clients: dict[tuple[str, str, str | None], AttestedProvider] = {}
+
+    def of(self, document: Document, *, provider: str, model: str, upstream_model: str) -> Target:
+        """Raises EvidenceAway where the catalog has no such provider any more."""
+        settings = document.providers.get(provider)
+        base_url = self._credentials.base_url(settings) if settings else ""
+        if settings is None or not base_url:
+            raise EvidenceAway("the catalog has no such provider")
+        attestation = document.attestation
+        return Target(
+            provider=provider,
+            upstream_model=upstream_model,
+            asked=self._client(provider, base_url, self._credentials.api_key(settings)),
+            may_be_aci=settings.type in ACI_TYPES,
+            policy=policy_of(document, document.models.get(model)),
+            pccs_url=attestation.pccs_url,
+            nras_url=attestation.nras_url,
+            deadline_seconds=attestation.deadline_seconds,
+            host=httpx.URL(base_url).host,
+        )
+
+    def _client(self, provider: str, base_url: str, api_key: str | None) -> AttestedProvider:
+        place = (provider, base_url, api_key)
+        found = self._clients.get(place)
+        if found is None:
+            found = self._clients[place] = AttestedProvider(
+                self._fetcher, base_url=base_url, api_key=api_key
+            )
+        return found
+
+
+def policy_of(document: Document, model: Model | None) -> Policy:
+    """What an operator accepts of whoever serves a model."""
+    attestation, model = document.attestation, model or Model(providers=[])
+    return Policy(
+        allowed_tcb=attestation.allowed_tcb,
+        demoted=attestation.demoted,
+        report_seconds=attestation.session_seconds,
+        compose_hashes=model.compose_hashes,
+        os_images=model.os_images,
+        has_gpu=model.has_gpu,
+    )

@@ -1,0 +1,61 @@
+"""Lets a prompt leave only for a machine that has proved itself, where a model or a key asks for that.
+
+Verify, then send: the session is fresh and verified before the request is written, and where its report
+names a TLS key, over a connection to that key alone.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from shared.errors import Overloaded
+from workers.attestation.fetcher import EvidenceAway
+from workers.attestation.sessions import HeldSession
+from workers.attestation.target import Target
+from workers.inference.upstream_errors import AttemptFailed
+
+RETRY_AFTER_SECONDS = 5.0
+
+
+class Attested(Protocol):
+    """Knows what proved itself: the process's sessions."""
+
+    async def get(self, target: Target, *, signer: str = "") -> HeldSession:
+        """Raises EvidenceAway."""
+        ...
+
+    def forget(self, target: Target) -> None:
+        """What was known of it does not hold any more."""
+        ...
+
+
+class Permit(msgspec.Struct, frozen=True):
+    session_id: str
+    pins: frozenset[str]
+    """SHA-256 of the only SubjectPublicKeyInfo the prompt may go to; empty: the report names none."""
+
+
+CODE = "attestation_failed"
+
+
+class NotPermitted(AttemptFailed):
+    """Nothing was sent."""
+
+    def __init__(self, message: str, session_id: str = "") -> None:
+        error = Overloaded(message, code=CODE, retry_after=RETRY_AFTER_SECONDS)
+        super().__init__(error, "elsewhere", against_provider=False)
+        self.session_id = session_id
+
+
+async def permit(sessions: Attested, target: Target | None) -> Permit:
+    """Raises NotPermitted."""
+    if target is None:
+        raise NotPermitted("The provider cannot prove what it runs on, and that is required.")
+    try:
+        held = await sessions.get(target)
+    except EvidenceAway as error:
+        raise NotPermitted("The provider's attestation cannot be obtained now.") from error
+    if not held.is_verified:
+        raise NotPermitted("The provider's attestation does not verify.", held.session_id)
+    spki = held.session.tls_spki
+    return Permit(held.session_id, frozenset({spki}) if spki else frozenset())

@@ -1,0 +1,178 @@
+"""Makes the receipt of one transcript: fetches what proves the call, judges it, signs the document."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+from msgspec.structs import replace
+
+from shared.attestation.evidence import Evidence
+from shared.attestation.merkle import leaf_hash
+from shared.attestation.message import read_signature
+from shared.attestation.policy import Policy
+from shared.attestation.receipt import digest_of, document_of
+from shared.attestation.roots import Roots
+from shared.attestation.signing import ReceiptKey
+from shared.attestation.verdict import Verdict, judge
+from shared.attestation.verify import conclude
+from shared.clock import Clock
+from shared.postgres.receipts import SettledReceipt
+from shared.transcript import Transcript
+from workers.attestation.fetcher import EvidenceAway
+from workers.attestation.sessions import HeldSession, Sessions
+from workers.attestation.target import Target
+from workers.receipts.aims import Aims
+from workers.receipts.basis import Basis, Refused
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+DEADLINE_SECONDS = 1_200.0
+"""Where the catalog that would say it is gone: signatures are kept for so long."""
+CALLS_AT_ONCE = 200
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Found:
+    """What has been obtained until now."""
+
+    signature: str = ""
+    held: HeldSession | None = None
+    never: bool = False
+    """The provider has said that there will be no signature."""
+
+
+class Maker:
+    """Of one process."""
+
+    def __init__(
+        self, *, aims: Aims, sessions: Sessions, refused: Refused, key: ReceiptKey, roots: Roots, clock: Clock,
+        gateway_version: str,
+    ) -> None:  # fmt: skip
+        self._aims = aims
+        self._sessions = sessions
+        self._refused = refused
+        self._key = key
+        self._roots = roots
+        self._clock = clock
+        self._version = gateway_version
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def make(self, transcript: Transcript) -> SettledReceipt:
+        """Returns at its deadline at the latest, with what there is by then."""
+        kind = transcript.receipt_kind
+        if kind == "zdr":
+            return self._settled(transcript, Verdict("n/a"), Basis(), Policy())
+        if kind == "refusal":
+            return await self._refusal(transcript)
+        if not transcript.complete:
+            verdict = judge((), gateway_scope=False, complete=False, cause=transcript.cause,
+                            is_over=True)  # fmt: skip
+            return self._settled(transcript, verdict, Basis(), Policy())
+        return await self._call(transcript)
+
+    # ---- a call
+
+    async def _call(self, transcript: Transcript) -> SettledReceipt:
+        found, pause = Found(never=not transcript.upstream_id), FIRST_PAUSE_SECONDS
+        while True:
+            target = await self._aims.of(transcript)
+            if target is not None:
+                await self._look(transcript, target, found)
+            seconds = target.deadline_seconds if target is not None else DEADLINE_SECONDS
+            left = transcript.ended_at + seconds - self._clock.now()
+            verdict = self._judge(transcript, target, found, is_over=left <= 0 or found.never)
+            if verdict.label != "pending":
+                return self._settled(transcript, verdict, _basis(found), _policy(target))
+            await asyncio.sleep(min(pause, max(0.0, left)))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _look(self, transcript: Transcript, target: Target, found: Found) -> None:
+        """Gets what is missing, as far as it can be had now: the signature, then its signer's session."""
+        try:
+            async with self._calls:
+                if not found.signature and not found.never:
+                    await self._look_for_signature(transcript, target, found)
+            if found.signature or found.never:
+                read = read_signature(found.signature)
+                found.held = await self._sessions.get(target, signer=read.signer if read else "")
+        except EvidenceAway as error:
+            log.info(
+                "Evidence is not there yet", action="evidence_away",
+                request_id=transcript.request_id, provider=target.provider, reason=str(error),
+            )  # fmt: skip
+
+    async def _look_for_signature(
+        self, transcript: Transcript, target: Target, found: Found
+    ) -> None:
+        """Signatures live for twenty minutes, in the memory of one node: it is asked for first."""
+        if transcript.upstream_receipt_id:
+            text = await target.asked.receipt(transcript.upstream_receipt_id)
+        else:
+            text = await target.asked.signature(transcript.upstream_id, target.upstream_model)
+        read = read_signature(text) if text else None
+        if read is not None and read.error_code:
+            found.never = True
+        found.signature = text or ""
+
+    def _judge(
+        self, transcript: Transcript, target: Target | None, found: Found, *, is_over: bool
+    ) -> Verdict:
+        held = found.held
+        if held is None or target is None:
+            return judge((), gateway_scope=False, is_over=is_over)
+        return conclude(
+            transcript, found.signature, held.session,
+            policy=target.policy, is_over=is_over, history=held.history,
+        )  # fmt: skip
+
+    # ---- a refusal
+
+    async def _refusal(self, transcript: Transcript) -> SettledReceipt:
+        """Nothing was sent: the receipt shows the session that was refused."""
+        target = await self._aims.of(transcript)
+        basis, factors = await self._refused.basis(transcript)
+        verdict = judge(factors, gateway_scope=False, is_over=True)
+        return self._settled(transcript, verdict, basis, _policy(target))
+
+    # ---- the document
+
+    def _settled(
+        self, transcript: Transcript, verdict: Verdict, basis: Basis, policy: Policy
+    ) -> SettledReceipt:
+        document = document_of(
+            transcript,
+            verdict,
+            basis.evidence,
+            policy=policy,
+            roots=self._roots,
+            session_id=basis.session_id,
+            verified_at=basis.verified_at or self._clock.now(),
+            gateway_version=self._version,
+        )
+        signed = self._key.sign_document(document)
+        signature = basis.evidence.signature
+        return SettledReceipt(
+            receipt_id=transcript.receipt_id,
+            label=verdict.label,
+            reason=verdict.reason,
+            detail=verdict.detail,
+            session_id=basis.session_id or None,
+            document=signed,
+            leaf_hash=leaf_hash(signed),
+            # What belongs to the session was stored with it.
+            evidence={digest_of(signature): signature} if signature else {},
+        )
+
+
+def _policy(target: Target | None) -> Policy:
+    return target.policy if target is not None else Policy()
+
+
+def _basis(found: Found) -> Basis:
+    held = found.held
+    if held is None:
+        return Basis(Evidence(signature=found.signature))
+    evidence = replace(held.evidence, signature=found.signature)
+    return Basis(evidence, held.session_id, held.verified_at)
