@@ -14,8 +14,8 @@ from shared.attestation.signing import ReceiptKey
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.transcript import ZdrAnswer
+from tests.integration.collection import SEED, Place, a_call, catalog_of, collecting, release
 from tests.integration.queue import Queue
-from tests.integration.receipts import SEED, Place, a_call, catalog_of, collecting, release
 from tests.integration.test_simulator import Running, simulator
 from workers.simulator.tee.faults import MESSAGE_FAULTS, SESSION_FAULTS
 
@@ -86,7 +86,7 @@ async def test_an_honest_call_is_proved_and_its_receipt_verifies_offline(
 async def test_what_is_wrong_with_a_call_is_named_by_its_receipt(
     place: Place, machines: Running, fault: str
 ):
-    expected = (SESSION_FAULTS | MESSAGE_FAULTS)[fault]
+    expected = {**SESSION_FAULTS, **MESSAGE_FAULTS}[fault]
     profile = "near" if fault.startswith("gateway") else "near-direct"
     call = await a_call(machines.url, profile, place.catalog, model=f"tee-{fault}")
     async with collecting(place):
