@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from shared.attestation.export import Document, Export, Hash, Kind, read_export
-from shared.attestation.factor import NAMES, Factor
+from shared.attestation.factor import DECIDING, NAMES, Factor
 from shared.attestation.log_proof import verify_log_proof
 from shared.attestation.merkle import leaf_hash
 from shared.attestation.policy import Policy
@@ -172,11 +172,16 @@ def _log(found: Export, known: Collection[str]) -> Check:
 
 
 def _factors(document: Document, verdict: Verdict) -> Check:
-    """A factor that is not told is an open one."""
-    if document.kind == "zdr":
-        return Check("factors", "skip", "a policy record has none")
+    """One that decides and is not told counts as open."""
+    if not document.factors:
+        return Check("factors", "skip", "the receipt tells none")
     ours, theirs = _statuses(verdict.factors), _statuses(document.factors)
-    compared = [one for one in NAMES if document.kind != "refusal" or one not in MESSAGE]
+    compared = [
+        name
+        for name in NAMES
+        if (name in DECIDING or name in theirs)
+        and not (document.kind == "refusal" and name in MESSAGE)
+    ]
     other = [
         f"{name} ({theirs.get(name, 'unknown')}, here {ours.get(name, 'unknown')})"
         for name in compared
