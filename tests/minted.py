@@ -65,7 +65,8 @@ def minted(
     source.messages.note(
         call_id=CALL_ID, chat_id=CHAT_ID, model=model, body=REQUEST, tap=tap, streamed=streamed
     )
-    query = {"nonce": nonce, "signing_algo": algorithm, "include_tls_fingerprint": "true"}
+    query = {"model": model, "nonce": nonce, "signing_algo": algorithm}
+    query |= {"include_tls_fingerprint": "true"}
     signature = signature_of(source, profile, query)
     if profile == "phala" and signature:
         query |= {"signing_address": json.loads(signature)["signing_address"], "version": "2"}

@@ -43,6 +43,11 @@ def catalog_of(url: str, *, models: tuple[str, ...] = (), **attestation: object)
     providers = {name: {"type": type_of(name), "base_url": f"{url}/{name}/v1"} for name in PROFILES}
     asked = {
         "sim": {"providers": [{"provider": "near", "upstream_model": "sim/chat"}], "tier": "TEE"},
+        "cpu": {
+            "providers": [{"provider": "aci-c", "upstream_model": "sim/chat"}],
+            "tier": "TEE",
+            "has_gpu": False,
+        },
         **{one: {"providers": ["phala"], "tier": "TEE"} for one in models},
     }
     services = {"pccs_url": url, "nras_url": f"{url}/nras", **attestation}
@@ -125,7 +130,7 @@ async def release(engine: AsyncEngine, catalog: Catalog) -> None:
 
 async def a_call(
     url: str, profile: str, catalog: Catalog, *, model: str = "sim/chat", stream: bool = True,
-    said: str = "hello", **changes: object,
+    said: str = "hello", changes: Mapping[str, object] | None = None,
 ) -> Transcript:  # fmt: skip
     """One chat completion, and its transcript as a worker would write it."""
     document = {"model": model, "stream": stream, "messages": [{"role": "user", "content": said}]}
@@ -168,7 +173,7 @@ async def a_call(
         upstream_receipt_id=answer.headers.get("x-receipt-id", ""),
         tls_host="127.0.0.1",
     )
-    return msgspec.structs.replace(transcript, **changes)
+    return msgspec.structs.replace(transcript, **(changes or {}))
 
 
 def digest(data: bytes) -> Digest:

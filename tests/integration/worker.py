@@ -19,6 +19,7 @@ from shared.reply import Answer, Kind, binding, decode_answer, decode_error, unp
 from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
+from shared.transcript import Transcript, decode_transcript
 from shared.valkey.keys import ShardKeys
 from shared.valkey.terms import Terms
 from shared.valkey.uploads import UploadReader
@@ -168,6 +169,8 @@ class Asker:
         self.queue = queue
         self._catalog = catalog
         self._replies: dict[str, Replies] = {}
+        self.bodies: dict[str, bytes] = {}
+        """What its clients sent, by request id."""
 
     async def ask(
         self,
@@ -189,7 +192,8 @@ class Asker:
         document = {
             "model": header.asked_model, "messages": [message], "stream": header.stream, **body,
         }  # fmt: skip
-        return SEAL.seal(json.dumps(document).encode(), b"job:" + header.request_id.encode())
+        sent = self.bodies[header.request_id] = json.dumps(document).encode()
+        return SEAL.seal(sent, b"job:" + header.request_id.encode())
 
     async def replies(self, header: JobHeader) -> Replies:
         """What has come by now. Each frame must open, and they must be numbered without gaps."""
@@ -225,6 +229,15 @@ class Asker:
                 rows = [decode_row(row) for row in await self.queue.spend_rows()]
                 if count is None or len(rows) >= count:
                     return rows
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def transcripts(self, count: int = 0) -> list[Transcript]:
+        """Those of receipts to come, once there are so many."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                found = [decode_transcript(raw) for raw in await self.queue.transcripts()]
+                if len(found) >= count:
+                    return found
                 await asyncio.sleep(POLL_SECONDS)
 
     async def at_rest(self) -> None:

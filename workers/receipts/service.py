@@ -16,7 +16,7 @@ from shared.postgres.catalog_watch import CatalogWatch, NoCatalog
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import STORE_ERRORS, Engine
 from shared.postgres.receipts import ReceiptStore
-from shared.postgres.transparency_log import LogWriter
+from shared.postgres.transparency_log import TransparencyLog
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
 from shared.valkey.receipts import ReceiptStream
@@ -60,7 +60,6 @@ class Receipts:
         self._catalogs = CatalogWatch(CatalogStore(engine))
         fetcher, store = Fetcher(self._transport), SessionStore(engine)
         receipts = ReceiptStore(engine)
-        self._log = LogWriter(engine, key, clock)
         self._stream = ReceiptStream(client, shards, process)
         sessions = Sessions(
             collaterals=Collaterals(fetcher, clock),
@@ -87,7 +86,7 @@ class Receipts:
             clock=clock,
             metrics=metrics,
         )
-        self._tree = Tree(self._log, metrics)
+        self._tree = Tree(TransparencyLog(engine, key, clock), metrics)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -100,12 +99,8 @@ class Receipts:
         await self._transport.aclose()
 
     async def _started(self) -> None:
-        """Other chores go on while the catalog cannot be had.
-
-        The key is published before it signs anything.
-        """
+        """Other chores go on while the catalog cannot be had."""
         while True:
             with contextlib.suppress(NoCatalog, CatalogInvalid, *STORE_ERRORS):
-                await self._catalogs.start()
-                return await self._log.publish_key()
+                return await self._catalogs.start()
             await asyncio.sleep(AGAIN_SECONDS)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_the_nonce_is_compared_with_ours_alone():
 @pytest.mark.parametrize("workload_id", ["", "sha256:" + "ef" * 32])
 def test_a_keyset_is_bound_with_our_nonce(workload_id: str):
     digest = keyset_digest(KEYSET)
-    theirs = {"keyset": KEYSET, "workload_id": workload_id}
+    theirs: dict[str, Any] = {"keyset": KEYSET, "workload_id": workload_id}
     assert bound(aci_form(digest, NONCE, workload_id), **theirs) == ("keyset", True, True)
     assert bound(aci_form(digest, None, workload_id), **theirs) == ("keyset", False, True)
     assert bound(aci_form(digest, "00" * 32, workload_id), **theirs) == ("", False, False)

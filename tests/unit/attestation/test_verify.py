@@ -56,6 +56,9 @@ def recorded(**changes: Any) -> tuple[Transcript, Evidence]:
     return call, replace(evidence, **changes)
 
 
+DEFAULT = Policy()
+
+
 def verdict_of(
     call: Transcript,
     evidence: Evidence,
