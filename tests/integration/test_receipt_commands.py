@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import os
-import sys
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.testing import CliRunner
 
-import shared
+from api.cli import commands
 from shared.attestation.signing import ReceiptKey
 from shared.clock import SystemClock
 from shared.postgres.engine import make_engine
@@ -21,7 +20,7 @@ from shared.postgres.transparency_log import TransparencyLog
 from tests.integration.archived import signed_receipt
 from tests.integration.receipts import NOW, digest_of, transcript
 
-ROOT = Path(shared.__file__).parent.parent
+Said = Callable[..., Awaitable[str]]
 KEY = ReceiptKey(b"\x09" * 32)
 PENDING = transcript(model="slow", started_at=NOW + 1)
 SETTLED = transcript(model="quick")
@@ -42,46 +41,45 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def said(database_url: str, *arguments: str, expected: int = 0) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "api.cli", "receipts", *arguments, cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": database_url},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode == expected, err.decode()
-    return (err if expected else out).decode().strip()
+@pytest.fixture
+def said(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Runs a command in a thread, where it can have a loop of its own."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    async def run(*arguments: str, expected: int = 0) -> str:
+        invoke = partial(CliRunner().invoke, commands(["receipts"]), ["receipts", *arguments])
+        async with asyncio.timeout(60):
+            result = await asyncio.to_thread(invoke)
+        assert result.exit_code == expected, result.output
+        return (result.stderr if expected else result.stdout).strip()
+
+    return run
 
 
-@pytest.mark.usefixtures("engine")
-async def test_receipts_are_listed_newest_first_and_filtered(database_url):
-    head, *lines = (await said(database_url, "list")).splitlines()
+async def test_receipts_are_listed_newest_first_and_filtered(said):
+    head, *lines = (await said("list")).splitlines()
     assert head.split() == ["receipt", "began", "label", "model", "provider", "why"]
     assert [line.split()[0] for line in lines] == [
         str(uuid.UUID(one.receipt_id)) for one in (PENDING, SETTLED)
     ]
     assert lines[1].endswith("failed   quick  near      evidence_invalid: quote_valid")
     by_request = ("list", "--json", "--request", SETTLED.request_id, "--status", "failed")
-    (found,) = json.loads(await said(database_url, *by_request))
+    (found,) = json.loads(await said(*by_request))
     assert (found["model"], found["tenant"], found["log_index"]) == ("quick", "default", 0)
-    assert json.loads(await said(database_url, "list", "--json", "--tenant", "other")) == []
-    refused = await said(database_url, "list", "--request", "x", expected=1)
+    assert json.loads(await said("list", "--json", "--tenant", "other")) == []
+    refused = await said("list", "--request", "x", expected=1)
     assert refused == "gateway: request: not an id"
 
 
-@pytest.mark.usefixtures("engine")
-async def test_a_receipt_is_exported_as_one_file(database_url, tmp_path):
+async def test_a_receipt_is_exported_as_one_file(said, tmp_path):
     file = tmp_path / "receipt.json"
-    await said(database_url, "get", SETTLED.request_id, "-o", str(file))
+    await said("get", SETTLED.request_id, "-o", str(file))
     export = json.loads(file.read_bytes())
     assert export["evidence"] == {digest_of("report"): "report"}
     assert export["log"]["leaf_index"] == 0
-    printed = json.loads(await said(database_url, "get", SETTLED.receipt_id, "--no-evidence"))
+    printed = json.loads(await said("get", SETTLED.receipt_id, "--no-evidence"))
     assert printed == {**export, "evidence": {}}
-    unknown = await said(database_url, "get", "nothing", expected=1)
+    unknown = await said("get", "nothing", expected=1)
     assert unknown == "gateway: Receipt 'nothing' not found"
     nowhere = str(tmp_path / "no" / "where")
-    assert "No such file" in await said(
-        database_url, "get", SETTLED.receipt_id, "-o", nowhere, expected=1
-    )
+    assert "No such file" in await said("get", SETTLED.receipt_id, "-o", nowhere, expected=1)
