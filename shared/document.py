@@ -51,6 +51,9 @@ class Provider(_Table, frozen=True):
     enabled: bool = True
     output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Which one it is sent, where a budget bounds a request that has none."""
+    evidence_url_env: str | None = None
+    """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
+    come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()

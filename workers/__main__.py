@@ -48,9 +48,10 @@ async def main(settings: Settings) -> None:
     seal = Seal(settings.seal_key_bytes())
     transport = UpstreamTransport(limits=Limits(connections_per_origin=settings.worker_concurrency))
     credentials, fetcher = Credentials(settings.secret), Fetcher(transport)
-    table = RoutingTable(catalogs, credentials, clock, metrics, Targets(credentials, fetcher))
-    roots = configured(settings.attestation_roots)
-    sessions = Sessions(fetcher, SessionStore(engine), roots=roots, clock=clock, metrics=metrics)
+    simulated = configured(settings.attestation_roots)
+    targets = Targets(credentials, fetcher, simulated=simulated)
+    table = RoutingTable(catalogs, credentials, clock, metrics, targets)
+    sessions = Sessions(fetcher, SessionStore(engine), clock=clock, metrics=metrics)
     uploads = UploadReader.connect(settings.valkey_url.get_secret_value(), worker)
     inference = Inference(
         catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics,

@@ -150,7 +150,7 @@ async def main() -> None:
         engine=engine,
         credentials=Credentials(settings.secret),
         key=receipt_key(settings.receipt_seeds(), settings.seal_key_bytes()),
-        roots=configured(settings.attestation_roots),
+        simulated=configured(settings.attestation_roots),
         clock=SystemClock(),
         metrics=metrics,
         gateway_version=version(DISTRIBUTION),

@@ -6,12 +6,12 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.attestation.roots import Roots, load
@@ -26,6 +26,7 @@ from shared.postgres.receipts import ReceiptStore, StoredReceipt
 from shared.transcript import Digest, Transcript, encode_transcript
 from tests.catalogs import a_catalog
 from tests.integration.queue import Queue
+from tests.integration.worker import SIMULATOR, in_environment
 from workers.providers.registry import Credentials
 from workers.receipts.service import Receipts
 
@@ -41,7 +42,12 @@ def type_of(profile: str) -> str:
 
 def catalog_of(url: str, *, models: tuple[str, ...] = (), **attestation: object) -> Catalog:
     """Every model at every provider; evidence services are the simulator's."""
-    providers = {name: {"type": type_of(name), "base_url": f"{url}/{name}/v1"} for name in PROFILES}
+    providers = {
+        name: {
+            "type": type_of(name), "base_url": f"{url}/{name}/v1", "evidence_url_env": SIMULATOR,
+        }
+        for name in PROFILES
+    }  # fmt: skip
     asked = {
         "sim": {"providers": [{"provider": "near", "upstream_model": "sim/chat"}], "tier": "TEE"},
         "cpu": {
@@ -51,14 +57,17 @@ def catalog_of(url: str, *, models: tuple[str, ...] = (), **attestation: object)
         },
         **{one: {"providers": ["phala"], "tier": "TEE"} for one in models},
     }
-    services = {"pccs_url": url, "nras_url": f"{url}/nras", **attestation}
-    return a_catalog(providers, asked, attestation=services)
+    return a_catalog(providers, asked, attestation=attestation)
 
 
 class Place:
     """Everything the background process has for receipts."""
 
-    def __init__(self, engine: AsyncEngine, queue: Queue, catalog: Catalog, tee: Path) -> None:
+    def __init__(
+        self, engine: AsyncEngine, queue: Queue, catalog: Catalog, tee: Path, url: str
+    ) -> None:
+        """`url`: the simulator's, which keeps its keys in `tee`."""
+        self.url = url
         self.engine, self.queue, self.catalog = engine, queue, catalog
         self.receipts, self.sessions = ReceiptStore(engine), SessionStore(engine)
         self.roots: Roots = load(tee / "roots.json")
@@ -72,9 +81,9 @@ class Place:
             shards=[self.queue.keys],
             process=new_id(),
             engine=self.engine,
-            credentials=Credentials(lambda name: SecretStr("key") if name == "KEY" else None),
+            credentials=Credentials(partial(in_environment, self.url)),
             key=ReceiptKey(SEED),
-            roots=self.roots,
+            simulated=self.roots,
             clock=SystemClock(),
             metrics=self.metrics,
             gateway_version="0",

@@ -50,7 +50,7 @@ async def place(
     await migrate(engine)
     catalog = catalog_of(machines.url, deadline_seconds=3.0)
     await release(engine, catalog)
-    yield Place(engine, queue, catalog, tee)
+    yield Place(engine, queue, catalog, tee, machines.url)
     await engine.dispose()
 
 

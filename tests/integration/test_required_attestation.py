@@ -21,7 +21,7 @@ from tests.catalogs import a_catalog
 from tests.integration.collection import Place, collecting, release
 from tests.integration.queue import Queue
 from tests.integration.test_simulator import simulator
-from tests.integration.worker import Asker, Replies, a_worker
+from tests.integration.worker import SIMULATOR, Asker, Replies, a_worker
 from workers.attestation.sessions import Sessions
 from workers.simulator.tee.faults import SESSION_FAULTS
 
@@ -62,10 +62,9 @@ def catalog_over(url: str) -> Catalog:
         for name in MODELS
     }
     provider = {
-        "type": "near", "base_url": f"{url}/near-direct/v1", "retries": {"attempts": 2},
+        "type": "near", "base_url": f"{url}/near-direct/v1", "evidence_url_env": SIMULATOR,
     }  # fmt: skip
-    attestation = {"pccs_url": url, "nras_url": f"{url}/nras"}
-    return a_catalog({"near-direct": provider}, models, attestation=attestation)
+    return a_catalog({"near-direct": provider}, models)
 
 
 @dataclass
@@ -93,15 +92,16 @@ async def required(
     await migrate(engine)
     catalog = catalog_over(machine)
     await release(engine, catalog)
-    place = Place(engine, queue, catalog, tee)
+    place = Place(engine, queue, catalog, tee, machine)
     trusted = (tee / "ca.pem").read_text()
 
     def sessions(fetcher):
-        return Sessions(
-            fetcher, place.sessions, roots=place.roots, clock=SystemClock(), metrics=Metrics()
-        )
+        return Sessions(fetcher, place.sessions, clock=SystemClock(), metrics=Metrics())
 
-    async with a_worker(valkey_db, catalog, trusted=trusted, attested=sessions):
+    async with a_worker(
+        valkey_db, catalog, trusted=trusted, attested=sessions, roots=place.roots,
+        simulator=machine,
+    ):  # fmt: skip
         yield Required(place, Asker(queue, catalog), machine, trusted)
     await engine.dispose()
 

@@ -6,11 +6,13 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
 from typing_extensions import override
 
+from shared.attestation.roots import PRODUCTION, Roots
 from shared.catalog import Catalog
 from shared.clock import SystemClock
 from shared.errors import ErrorBody
@@ -87,6 +89,15 @@ class StartedWorker:
         await asyncio.wait([self.task])
 
 
+SIMULATOR = "SIMULATOR"
+"""The variable with the address of a simulated provider's evidence."""
+
+
+def in_environment(simulator: str, variable: str | None) -> SecretStr | None:
+    """Every variable is set; all but one to a key."""
+    return SecretStr(simulator if variable == SIMULATOR else "key") if variable else None
+
+
 class NothingAttested(Attested):
     """Nobody can prove anything."""
 
@@ -113,14 +124,19 @@ async def a_worker(
     shelf: Shelf | None = None,
     trusted: str | None = None,
     attested: MakeAttested | None = None,
+    roots: Roots = PRODUCTION,
+    simulator: str = "",
 ) -> AsyncIterator[StartedWorker]:
-    """`trusted`: the authorities of providers over TLS, in PEM. `attested`: makes the sessions."""
+    """`trusted`: the authorities of providers over TLS, in PEM. `attested`: makes the sessions.
+    `simulator`: where simulated providers have their evidence from, judged by `roots`."""
     tls = ssl.create_default_context(cadata=trusted) if trusted else None
     clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport(ssl_context=tls)
     shelf, name = shelf or Shelf(catalog), new_id()
-    credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
+    credentials = Credentials(partial(in_environment, simulator))
     fetcher = Fetcher(transport)
-    table = RoutingTable(shelf, credentials, clock, metrics, Targets(credentials, fetcher))
+    table = RoutingTable(
+        shelf, credentials, clock, metrics, Targets(credentials, fetcher, simulated=roots)
+    )
     uploads = UploadReader.connect(url, name)
     inference = Inference(
         catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics,

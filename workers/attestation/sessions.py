@@ -17,7 +17,6 @@ from shared.attestation.evidence import Evidence
 from shared.attestation.factor import Factor
 from shared.attestation.receipt import evidence_digests, evidence_texts
 from shared.attestation.report import read_report
-from shared.attestation.roots import Roots
 from shared.attestation.session import Session, collateral_needed, examine, unproven
 from shared.clock import Clock, utc
 from shared.ids import new_id
@@ -73,13 +72,12 @@ class Sessions:
     """Of one process. At most one report at a time is asked for, for each place."""
 
     def __init__(
-        self, fetcher: Fetcher, store: SessionStore, *, roots: Roots, clock: Clock, metrics: Metrics
+        self, fetcher: Fetcher, store: SessionStore, *, clock: Clock, metrics: Metrics
     ) -> None:
         self._collaterals = Collaterals(fetcher, clock)
         self._nras = Nras(fetcher, clock)
         self._store = store
         self._history = History(store, metrics)
-        self._roots = roots
         self._clock = clock
         self._metrics = metrics
         self._places: OrderedDict[tuple[str, str, str], _Place] = OrderedDict()
@@ -128,7 +126,7 @@ class Sessions:
         # A report of eight GPUs takes tens of milliseconds, most of them without the lock of Python.
         session = await asyncio.to_thread(
             examine, evidence, signer=signer, upstream_model=target.upstream_model,
-            policy=target.policy, roots=self._roots, now=now,
+            policy=target.policy, roots=target.roots, now=now,
         )  # fmt: skip
         try:
             history = await self._history.compare(target, session)

@@ -50,7 +50,7 @@ class Receipts:
         engine: Engine,
         credentials: Credentials,
         key: ReceiptKey,
-        roots: Roots,
+        simulated: Roots,
         clock: Clock,
         metrics: Metrics,
         gateway_version: str,
@@ -62,13 +62,12 @@ class Receipts:
         fetcher, store = Fetcher(self._transport), SessionStore(engine)
         receipts = ReceiptStore(engine)
         self._stream = ReceiptStream(client, shards, process)
-        sessions = Sessions(fetcher, store, roots=roots, clock=clock, metrics=metrics)
+        sessions = Sessions(fetcher, store, clock=clock, metrics=metrics)
         maker = Maker(
-            aims=Aims(self._catalogs, Targets(credentials, fetcher)),
+            aims=Aims(self._catalogs, Targets(credentials, fetcher, simulated=simulated)),
             sessions=sessions,
             refused=Refused(store),
             key=key,
-            roots=roots,
             clock=clock,
             gateway_version=gateway_version,
         )

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from shared.attestation.roots import PRODUCTION
 from shared.catalog import Catalog
 from shared.clock import StillClock
 from shared.errors import NotFound
@@ -38,7 +39,11 @@ def lookup(name: str | None) -> SecretStr | None:
     return SecretStr("secret") if name == "KEY" else None
 
 
-TARGETS = Targets(Credentials(lookup), Fetcher(httpx.MockTransport(lambda _: httpx.Response(500))))
+TARGETS = Targets(
+    Credentials(lookup),
+    Fetcher(httpx.MockTransport(lambda _: httpx.Response(500))),
+    simulated=PRODUCTION,
+)
 
 
 def catalog(
