@@ -153,6 +153,7 @@ async def main() -> None:
         simulated=configured(settings.attestation_roots),
         clock=SystemClock(),
         metrics=metrics,
+        lease_seconds=settings.lease_seconds,
         gateway_version=version(DISTRIBUTION),
     )
     background = Background(

@@ -86,6 +86,7 @@ class Place:
             simulated=self.roots,
             clock=SystemClock(),
             metrics=self.metrics,
+            lease_seconds=1.0,
             gateway_version="0",
         )
 

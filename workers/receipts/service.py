@@ -53,6 +53,7 @@ class Receipts:
         simulated: Roots,
         clock: Clock,
         metrics: Metrics,
+        lease_seconds: float,
         gateway_version: str,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class Receipts:
             store=receipts,
             maker=maker,
             writer=Writer(receipts),
+            lease_seconds=lease_seconds,
             clock=clock,
             metrics=metrics,
         )
