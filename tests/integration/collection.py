@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,10 @@ class Place:
         self.roots: Roots = load(tee / "roots.json")
         self.metrics = Metrics()
 
-    def service(self) -> Receipts:
+    def service(self, *, trusted: str | None = None) -> Receipts:
+        """`trusted`: the authorities of providers over TLS, in PEM."""
         return Receipts(
+            ssl_context=ssl.create_default_context(cadata=trusted) if trusted else None,
             client=self.queue.client,
             shards=[self.queue.keys],
             process=new_id(),
@@ -110,9 +113,9 @@ class Place:
 
 
 @asynccontextmanager
-async def collecting(place: Place) -> AsyncIterator[Receipts]:
+async def collecting(place: Place, *, trusted: str | None = None) -> AsyncIterator[Receipts]:
     """The service runs meanwhile."""
-    service = place.service()
+    service = place.service(trusted=trusted)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run())
         try:

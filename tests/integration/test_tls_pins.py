@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import hashlib
 import ssl
 from collections.abc import AsyncIterator
@@ -11,11 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import NameOID
 
+from tests.integration.certificates import Key, a_certificate, a_server, der_of, spki
 from workers.providers import transport as transports
 from workers.providers.http.connection import PeerNotAttested, spki_of
 from workers.providers.http.prepared import Endpoint, pinned
@@ -23,7 +20,6 @@ from workers.providers.transport import UpstreamTransport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TIMEOUTS = {"connect": 2.0, "read": 2.0, "write": 2.0, "pool": 2.0}
-Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
 @pytest.fixture(
@@ -36,36 +32,6 @@ def loop_factory(request: pytest.FixtureRequest) -> object:
     return request.param
 
 
-def spki(key: Key) -> str:
-    info = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(info).hexdigest()
-
-
-def a_certificate(key: Key, name: str = "one") -> x509.Certificate:
-    """Each of its own name: an authority is found by it."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    day = datetime.timedelta(days=1)
-    now = datetime.datetime.now(datetime.UTC)
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, algorithm)
-    )
-
-
-def der_of(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
 class Node:
     """A machine that shows one key, and another once it was started anew."""
 
@@ -74,7 +40,7 @@ class Node:
         self.heard = b""
         self.accepted = 0
         self.port = 0
-        self.keys: list[Key] = []
+        self._starts = 0
         self.trusted = ""
         self._context: ssl.SSLContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,26 +49,14 @@ class Node:
 
     def start_anew(self) -> str:
         """Shows a new key from now on; its hash."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = a_certificate(key, f"start {len(self.keys)}")
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        place = self._folder / f"{len(self.keys)}.pem"
-        place.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + pem
-        )
-        self.keys.append(key)
-        self.trusted += pem.decode()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(place)
+        name = f"start {self._starts}"
+        context, pem, pin = a_server(self._folder / f"{name}.pem", name)
+        self._starts += 1
+        self.trusted += pem
         self._context = self._context or context
         # The listener keeps its context; each handshake takes the newest.
         self._context.sni_callback = lambda shown, _name, _old: setattr(shown, "context", context)
-        return spki(key)
+        return pin
 
     def transport(self) -> UpstreamTransport:
         return UpstreamTransport(ssl_context=ssl.create_default_context(cadata=self.trusted))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from shared.catalog import Catalog
 from shared.reply import Kind
 from shared.transcript import Digest, Transcript
 from tests.catalogs import a_catalog
+from tests.integration.certificates import a_server
 from tests.integration.provider import (
     Call,
     Script,
@@ -26,6 +28,7 @@ from tests.integration.provider import (
     speaks_and_stops,
 )
 from tests.integration.queue import Queue
+from tests.integration.test_uploads import Sender
 from tests.integration.worker import (
     PATIENT,
     PRICE,
@@ -243,6 +246,40 @@ async def test_a_zero_retention_call_tells_what_was_asked_and_what_was_said(
     assert (told.zdr.generation_id, told.zdr.final_provider) == ("gen_7", "x")
     assert (told.zdr.attempts, told.zdr.planning, told.zdr.cost) == (2, "two planned", "0.01")
     assert told.tier == "ZDR"
+
+
+async def test_over_tls_the_peers_name_and_key_are_told(
+    valkey_db: str, queue: Queue, tmp_path: Path
+) -> None:
+    tls, trusted, key = a_server(tmp_path / "server.pem")
+    async with scripted(answers, tls=tls) as provider:
+        catalog = a_tee_catalog(provider)
+        asker = Asker(queue, catalog)
+        async with a_worker(valkey_db, catalog, trusted=trusted):
+            await asker.ended(await asker.ask(**RECORD))
+            await asker.ended(await asker.ask(**STREAM))
+        told = await asker.transcripts()
+    assert [(one.tls_host, one.tls_spki) for one in told] == [("localhost", key)] * 2
+
+
+async def test_a_form_is_hashed_as_it_leaves(valkey_db: str, queue: Queue) -> None:
+    async def script(call: Call) -> None:
+        await call.respond({"text": "hello", "id": "t-1"})
+
+    async with scripted(script) as provider:
+        catalog = a_tee_catalog(provider)
+        asker = Asker(queue, catalog)
+        upload = Sender(queue, asker, catalog.hash, attestation="record")
+        async with a_worker(valkey_db, catalog):
+            await upload.admit()
+            await upload.send(b"RIFF" * 100)
+            await upload.end()
+            replies = await asker.ended(upload.header)
+        (told,) = await asker.transcripts()
+    assert told.forwarded_request == digest(provider.calls[0].body)
+    assert told.client_response == digest(replies.answer.body)
+    # What the client sent was a form of its own, which nobody has seen as a whole.
+    assert (told.client_request, told.upstream_id) == (Digest(), "t-1")
 
 
 async def test_embeddings_are_told_too(valkey_db: str, queue: Queue) -> None:

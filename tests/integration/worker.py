@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
+from typing_extensions import override
 
 from shared.catalog import Catalog
 from shared.clock import SystemClock
@@ -25,8 +27,12 @@ from shared.valkey.terms import Terms
 from shared.valkey.uploads import UploadReader
 from tests.catalogs import a_catalog
 from tests.integration.queue import LIMITS, Queue, a_header
+from workers.attestation.fetcher import EvidenceAway, Fetcher
+from workers.attestation.sessions import HeldSession
+from workers.attestation.target import Target, Targets
 from workers.held import HeldJob
 from workers.inference.handler import Inference
+from workers.inference.permit import Attested
 from workers.inference.routing import RoutingTable
 from workers.outbox import Outbox
 from workers.providers.registry import Credentials
@@ -81,6 +87,21 @@ class StartedWorker:
         await asyncio.wait([self.task])
 
 
+class NothingAttested(Attested):
+    """Nobody can prove anything."""
+
+    @override
+    async def get(self, target: Target, *, signer: str = "") -> HeldSession:
+        raise EvidenceAway("there are no sessions in this test")
+
+    @override
+    def forget(self, target: Target) -> None:
+        raise AssertionError("there are no sessions in this test")
+
+
+MakeAttested = Callable[[Fetcher], Attested]
+
+
 @contextlib.asynccontextmanager
 async def a_worker(
     url: str,
@@ -90,15 +111,20 @@ async def a_worker(
     drain_seconds: float = 5.0,
     inbox_lease_seconds: float = 30.0,
     shelf: Shelf | None = None,
+    trusted: str | None = None,
+    attested: MakeAttested | None = None,
 ) -> AsyncIterator[StartedWorker]:
-    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport()
+    """`trusted`: the authorities of providers over TLS, in PEM. `attested`: makes the sessions."""
+    tls = ssl.create_default_context(cadata=trusted) if trusted else None
+    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport(ssl_context=tls)
     shelf, name = shelf or Shelf(catalog), new_id()
     credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
-    table = RoutingTable(shelf, credentials, clock, metrics)
+    fetcher = Fetcher(transport)
+    table = RoutingTable(shelf, credentials, clock, metrics, Targets(credentials, fetcher))
     uploads = UploadReader.connect(url, name)
     inference = Inference(
         catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics,
-        uploads=uploads,
+        uploads=uploads, sessions=attested(fetcher) if attested else NothingAttested(),
     )  # fmt: skip
 
     async def handle(held: HeldJob, outbox: Outbox) -> None:

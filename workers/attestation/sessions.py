@@ -29,7 +29,7 @@ from shared.postgres.attestation_sessions import (
 )
 from shared.postgres.engine import STORE_ERRORS
 from workers.attestation.collateral import Collaterals
-from workers.attestation.fetcher import EvidenceAway
+from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.history import History
 from workers.attestation.nras import Nras
 from workers.attestation.target import Target
@@ -73,11 +73,10 @@ class Sessions:
     """Of one process. At most one report at a time is asked for, for each place."""
 
     def __init__(
-        self, *, collaterals: Collaterals, nras: Nras, store: SessionStore, roots: Roots,
-        clock: Clock, metrics: Metrics,
-    ) -> None:  # fmt: skip
-        self._collaterals = collaterals
-        self._nras = nras
+        self, fetcher: Fetcher, store: SessionStore, *, roots: Roots, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._collaterals = Collaterals(fetcher, clock)
+        self._nras = Nras(fetcher, clock)
         self._store = store
         self._history = History(store, metrics)
         self._roots = roots
@@ -100,6 +99,12 @@ class Sessions:
             if held is None:
                 held = place.held = await self._establish(target, signer)
             return held
+
+    def forget(self, target: Target) -> None:
+        """Its TLS key is another than was attested: the next call needs a new report."""
+        for name, place in self._places.items():
+            if name[:2] == (target.provider, target.upstream_model):
+                place.held = None
 
     def _place(self, target: Target, signer: str) -> _Place:
         name = (target.provider, target.upstream_model, signer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Sequence
 
 import structlog
@@ -20,9 +21,7 @@ from shared.postgres.transparency_log import TransparencyLog
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
 from shared.valkey.receipts import ReceiptStream
-from workers.attestation.collateral import Collaterals
 from workers.attestation.fetcher import Fetcher
-from workers.attestation.nras import Nras
 from workers.attestation.sessions import Sessions
 from workers.attestation.target import Targets
 from workers.providers.registry import Credentials
@@ -55,20 +54,15 @@ class Receipts:
         clock: Clock,
         metrics: Metrics,
         gateway_version: str,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._transport = UpstreamTransport()
+        """`ssl_context`: by default what the system trusts."""
+        self._transport = UpstreamTransport(ssl_context=ssl_context)
         self._catalogs = CatalogWatch(CatalogStore(engine))
         fetcher, store = Fetcher(self._transport), SessionStore(engine)
         receipts = ReceiptStore(engine)
         self._stream = ReceiptStream(client, shards, process)
-        sessions = Sessions(
-            collaterals=Collaterals(fetcher, clock),
-            nras=Nras(fetcher, clock),
-            store=store,
-            roots=roots,
-            clock=clock,
-            metrics=metrics,
-        )
+        sessions = Sessions(fetcher, store, roots=roots, clock=clock, metrics=metrics)
         maker = Maker(
             aims=Aims(self._catalogs, Targets(credentials, fetcher)),
             sessions=sessions,

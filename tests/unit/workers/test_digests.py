@@ -20,6 +20,7 @@ from workers.inference.digests import (
     digest_of,
     of_row,
 )
+from workers.providers.http.prepared import Endpoint
 
 ASKED = digest_of(b"asked")
 
@@ -29,7 +30,8 @@ def sha(data: bytes) -> str:
 
 
 def a_request(body: bytes) -> httpx.Request:
-    return httpx.Request("POST", "http://provider.invalid", content=body)
+    endpoint = Endpoint(httpx.URL("http://provider.invalid"), [])
+    return endpoint.request(body, row_id="r1", timeouts={})
 
 
 def test_pieces_have_the_digest_of_the_whole() -> None:
@@ -72,7 +74,7 @@ def test_a_transcript_says_what_the_row_and_the_wires_said() -> None:
 def test_a_stream_is_hashed_as_its_client_gets_it() -> None:
     digests = Digests(ASKED, "near")
     text = pack(b'data: {"choices":', [b"1}", b"2}"]) + b"data: [DONE]\n\n"
-    digests.relayed(text)
+    digests.stream().relayed(text)
     told = digests.transcript(spend_row(), attestation="record", upstream_id="", cause="cut")
     whole = b'data: {"choices":1}\n\ndata: {"choices":2}\n\ndata: [DONE]\n\n'
     assert told.client_response == digest_of(whole)
@@ -81,10 +83,11 @@ def test_a_stream_is_hashed_as_its_client_gets_it() -> None:
 
 def test_there_is_something_to_tell_once_a_client_saw_a_part_or_it_was_read_to_its_end() -> None:
     digests = Digests(ASKED, "near")
-    digests.upstream.add(b"data: 1\n\n")
-    digests.relayed(b"")
+    streamed = digests.stream()
+    streamed.read.add(b"data: 1\n\n")
+    streamed.relayed(b"")
     heard, unheard = Digests(ASKED, "near"), Digests(ASKED, "near")
-    heard.relayed(b"data: 1\n\n")
+    heard.stream().relayed(b"data: 1\n\n")
     unheard.complete = True
     assert [one.is_told for one in (digests, heard, unheard)] == [False, True, True]
 
