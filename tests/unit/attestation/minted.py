@@ -82,7 +82,9 @@ class Machine:
     nonce: str = NONCE
     debug: bool = False
     config_id: bytes | None = None
+    earlier: tuple[Event, ...] = ()
     later: tuple[Event, ...] = ()
+    """Than the machine was ready."""
     report_data: bytes = b""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """Members that are shown in place of its own; None: not at all."""
@@ -94,7 +96,7 @@ class Machine:
     @property
     def log(self) -> tuple[Event, ...]:
         booted = boot_log(name="a", compose_hash=self.compose_hash, os_image_hash=b"\x05" * 32)
-        return (*booted, *self.later)
+        return (*booted[:-1], *self.earlier, booted[-1], *self.later)
 
     @property
     def events(self) -> list[dict[str, object]]:

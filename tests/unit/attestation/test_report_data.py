@@ -83,6 +83,13 @@ def test_the_tls_form_binds_both_keys(signer: str):
     assert bound(data, signer=signer) == ("", True, False)
 
 
+@pytest.mark.parametrize("spki", ["c0" * 20, "c0" * 31, "c0" * 33])
+def test_a_tls_key_is_named_by_32_bytes(spki: str):
+    raw = bytes.fromhex(ADDRESS) + bytes.fromhex(spki)
+    data = hashlib.sha256(raw).digest() + bytes.fromhex(NONCE)
+    assert bound(data, signer=ADDRESS, tls_spki=spki) == ("", True, False)
+
+
 def test_a_tls_key_beside_the_address_form_is_not_attested():
     data = address_form(bytes.fromhex(ADDRESS)) + bytes.fromhex(NONCE)
     assert bound(data, signer=ADDRESS, tls_spki=SPKI) == ("", True, False)

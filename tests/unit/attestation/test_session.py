@@ -86,6 +86,13 @@ def test_resold_nodes_are_recognised_and_never_pass(report: object):
     assert "signs no messages" in details(session)["signer_bound"]
 
 
+@pytest.mark.parametrize("make", [chutes, tinfoil])
+def test_a_resold_node_is_not_fresh_even_with_our_nonce_in_its_quote(make: Any):
+    held = Machine(report_data=bytes.fromhex(SIGNER).ljust(32, b"\0") + bytes.fromhex(NONCE))
+    told = statuses(examined({**make(held), "signing_address": SIGNER}))
+    assert (told["report_nonce"], told["signer_bound"]) == ("fail", "fail")
+
+
 def test_a_resold_nodes_key_is_told_apart_from_anothers():
     assert "holds its encryption key" in details(examined(chutes()))["signer_bound"]
     other = chutes()
