@@ -216,10 +216,10 @@ def _notes(found: Export, roots: Roots, known: Collection[str]) -> Iterable[str]
         yield "SYNTHETIC: test roots stand under this receipt. It proves nothing."
     if document.kind == "zdr":
         yield "Contract, not proof: what the provider was asked for, and what it said of itself."
-    if document.policy.demoted or document.policy.allowed_tcb != Policy().allowed_tcb:
+    if _is_wider(document.policy):
         yield (
             f"The gateway's policy is wider than the default: TCB {document.policy.allowed_tcb},"
-            f" not deciding {document.policy.demoted}."
+            f" not deciding {document.policy.demoted}, reports of {document.policy.report_seconds} s."
         )
     if document.kind == "tee" and not document.policy.has_gpu:
         yield "The gateway's policy says that the model needs no GPU: none was looked for."
@@ -227,3 +227,12 @@ def _notes(found: Export, roots: Roots, known: Collection[str]) -> Iterable[str]
         yield "NVIDIA's token keys are those that the gateway kept: their own root is not public."
     if not known:
         yield "Whose key signed the receipt was not asked for: give the gateway's key to know."
+
+
+def _is_wider(policy: Policy) -> bool:
+    default = Policy()
+    return (
+        bool(policy.demoted)
+        or not set(policy.allowed_tcb) <= set(default.allowed_tcb)
+        or policy.report_seconds > default.report_seconds
+    )

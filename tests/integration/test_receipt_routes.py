@@ -25,20 +25,20 @@ from shared.attestation.signing import ReceiptKey, TreeHead, verify, verify_docu
 from shared.caller import MASTER_CALLER, Caller
 from shared.catalog import Catalog
 from shared.clock import StillClock, utc
-from shared.document import Document, Model, ModelProvider
+from shared.document import Document, Model, ModelProvider, Provider
 from shared.errors import NotAuthenticated
 from shared.ids import new_id
 from shared.postgres.attestation_sessions import (
-    AttestationSession,
     SessionEvidence,
     SessionStore,
 )
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
-from shared.postgres.receipts import ReceiptStore, SettledReceipt
+from shared.postgres.receipts import ReceiptStore
 from shared.postgres.transparency_log import LogReader, TransparencyLog
 from shared.transcript import Transcript
-from tests.integration.receipts import NOW, digest_of, settled, transcript
+from tests.integration.archived import attestation_session, signed_receipt
+from tests.integration.receipts import NOW, digest_of, transcript
 
 KEY = ReceiptKey(b"\x09" * 32)
 CALLERS = {
@@ -47,7 +47,9 @@ CALLERS = {
     "Bearer theirs": Caller(tenant="elsewhere", user="them", key_id="t"),
 }
 MODELS = {"near_m": Model(tier="TEE", providers=[ModelProvider("near", "org/m")])}
-CATALOG = Catalog(Document(models=MODELS))
+CATALOG = Catalog(
+    Document(providers={"near": Provider(type="near", base_url="http://n")}, models=MODELS)
+)
 REPORT, SIGNATURE = '{"quote":"</script>\\u0000"}', '{"text":"a:b:c"}'
 
 
@@ -101,40 +103,9 @@ async def client(engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def signed(call: Transcript, *texts: str, **given: Any) -> SettledReceipt:
-    """With a document as long as what the routes read of one."""
-    names = [digest_of(one) for one in texts] + [""] * 4
-    collateral = {f"{n}/platform": name for n, name in enumerate(names[4:]) if name}
-    document = {
-        "format": "ollm-receipt/1",
-        "receipt_id": str(uuid.UUID(call.receipt_id)),
-        "request_id": str(uuid.UUID(call.request_id)),
-        "model": call.model,
-        "endpoint": call.endpoint,
-        "ended_at": call.ended_at,
-        "label": given.get("label", "verified"),
-        "hashes": {
-            name: {"sha256": 64 * digit, "size": 1}
-            for name, digit in zip(
-                ("client_request", "forwarded_request", "upstream_response", "client_response"),
-                ("a", "b", "c", ""),
-                strict=True,
-            )
-        },
-        "evidence": {
-            "report": names[0], "signature": names[1], "nras": names[2], "nras_keys": names[3],
-            "collateral": collateral,
-        },
-    }  # fmt: skip
-    made: SettledReceipt = settled(
-        call.receipt_id, *texts, document=KEY.sign_document(document), **given
-    )
-    return made
-
-
 async def settle(store: ReceiptStore, call: Transcript, *texts: str, **given: Any) -> bytes:
     await store.begin([call])
-    made = signed(call, *texts, **given)
+    made = signed_receipt(call, KEY, *texts, **given)
     assert await store.settle([made]) == {call.receipt_id}
     return made.document
 
@@ -357,14 +328,11 @@ async def test_acis_verifiers_can_read_a_receipt(client, store):
 async def test_attestation_sessions_are_shown_to_every_key(client, engine):
     store, sessions = SessionStore(engine), []
     for number, label in enumerate(("verified", "failed")):
-        made = AttestationSession(
-            session_id=uuid.UUID(new_id()), provider="near", upstream_model="org/m", host="h",
-            shape="near-direct", scope="model", signer="ab", algorithm="ecdsa", tls_spki="",
-            compose_hash="c", os_image_hash="", tcb_status="UpToDate",
-            label=label,  # type: ignore[arg-type]
-            factors=(), synthetic=False, fetched_at=utc(NOW + number), expires_at=utc(NOW + 300),
-            nonce="0" * 64, evidence=SessionEvidence(report=digest_of(REPORT)),
-        )  # fmt: skip
+        made = attestation_session(
+            label=label,
+            fetched_at=utc(NOW + number),
+            evidence=SessionEvidence(report=digest_of(REPORT)),
+        )
         await store.add(made, {digest_of(REPORT): REPORT})
         sessions.append(str(made.session_id))
 

@@ -87,6 +87,7 @@ class Documents:
         await self._end(call, exchange.respond_json(200, shown, headers=headers))
         if tap is not None:
             self._tee.messages.note(
+                profile=profile.name,
                 call_id=call.call_id,
                 chat_id=chat_id,
                 model=model,

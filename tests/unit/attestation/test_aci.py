@@ -115,9 +115,10 @@ def test_a_key_that_is_none_signs_nothing(key: str):
 
 @pytest.mark.parametrize("text", HONEST)
 def test_no_member_of_a_receipt_can_be_another(text: str):
-    receipt, values = json.loads(text), list[Any](["other", None, 7, {}, []])
+    receipt = json.loads(text)
+    others: tuple[object, ...] = ("other", None, 7, {}, [])
     for name in receipt:
-        for value in values:
+        for value in others:
             if name != "api_version":
                 assert "signature_valid" in failing(json.dumps({**receipt, name: value}))
         without = {one: value for one, value in receipt.items() if one != name}

@@ -157,6 +157,7 @@ def test_a_log_head_under_another_key_of_the_gateway_is_fine():
 
 @pytest.mark.parametrize("policy", [
     Policy(allowed_tcb=("UpToDate", "OutOfDate")), Policy(demoted=("gpu_measurements",)), NO_GPU,
+    Policy(report_seconds=3600),
 ])  # fmt: skip
 def test_a_policy_that_is_wider_than_the_default_is_told(policy: Policy):
     notes = audited(exported(minted(), policy)).notes
