@@ -116,6 +116,9 @@ class QueueLimits(_Table, frozen=True):
     """Sealed payload bytes of all jobs together; files that wait may be half of it."""
     max_spend_backlog: int = 2_000_000
     """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
+    max_receipt_backlog: int = 500_000
+    """Entries of transcripts that wait for their receipts: of one job each, or of some that ended
+    together. Beyond it admission stops."""
     queue_seconds: float = 60.0
     """How long a job may wait in its lane."""
 

@@ -111,6 +111,21 @@ async def test_admission_stops_while_every_job_could_still_write_its_rows(queue:
     assert refused.value.code == "store_unavailable"
 
 
+async def test_admission_stops_while_too_many_receipts_are_to_be_made(queue: Queue) -> None:
+    limits = QueueLimits(max_receipt_backlog=2)
+    for transcript in (b"t1", b"t2"):
+        await queue.admit(limits=limits)
+        (claim,) = await queue.claimed()
+        end = ending(claim, transcripts=(transcript,))
+        assert await queue.poster.settle(queue.client, INBOX, [end]) == [b"ok"]
+    with pytest.raises(Overloaded) as refused:
+        await queue.admit(limits=limits)
+    assert refused.value.code == "store_unavailable"
+    (first, _), *_ = await queue.client.call(b"XRANGE", queue.keys.receipts, b"-", b"+")
+    await queue.client.call(b"XDEL", queue.keys.receipts, first)
+    await queue.admit(limits=limits)
+
+
 async def test_claims_take_the_best_lanes_first_and_starve_none(queue: Queue) -> None:
     for lane in ("batch", "flex", "default", "priority"):
         for _ in range(10):

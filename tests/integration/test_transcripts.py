@@ -120,7 +120,7 @@ async def test_a_whole_answer_has_the_digests_of_all_four_bodies(
         catalog = a_tee_catalog(provider)
         asker = Asker(queue, catalog)
         async with a_worker(valkey_db, catalog):
-            job = await asker.ask(**{**RECORD, "attestation": "require"}, key_id="key-1")
+            job = await asker.ask(**RECORD, key_id="key-1")
             replies = await asker.ended(job)
         (row,) = await asker.rows()
         (told,) = await asker.transcripts()
@@ -133,7 +133,7 @@ async def test_a_whole_answer_has_the_digests_of_all_four_bodies(
     assert (told.receipt_id, told.request_id) == (row.row_id, job.request_id)
     assert (told.upstream_id, told.upstream_receipt_id) == ("gen-1", "rcpt-1")
     assert (told.provider, told.provider_type, told.tier) == ("p0", "near", "TEE")
-    assert (told.attestation, told.key_id) == ("require", "key-1")
+    assert (told.attestation, told.key_id) == ("record", "key-1")
     assert job.admitted_at <= told.started_at <= told.ended_at
     assert (told.tls_host, told.tls_spki) == ("", "")
     await asker.at_rest()
