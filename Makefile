@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where this is set, each of the hundreds of processes that tests start compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -q
 ARGS ?=
 
@@ -45,8 +47,9 @@ integration: $(STAMP) ## Test against real servers
 e2e: $(STAMP) ## Test whole gateways, started for real
 	@$(PYTEST) tests/e2e
 
+# One process for whole gateways, one for all else: see tests/shares.py.
 test: $(STAMP) ## Run the whole suite against real servers
-	@$(PYTEST)
+	@$(PYTEST) --numprocesses 2 --no-loadscope-reorder
 
 check: lint types imports unit ## All that takes less than a minute; run it before a commit
 

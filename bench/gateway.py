@@ -77,17 +77,19 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(mock: Mock, *, apis: int = 1, workers: int = 1) -> Iterator[Gateway]:
+def running_gateway(
+    mock: Mock, *, apis: int = 1, workers: int = 1, catalog: str = CATALOG
+) -> Iterator[Gateway]:
     """Raises BenchFailed, with the end of the log, when it does not come up."""
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # Postgres runs as another account when we are root
-        catalog = folder / "bench.toml"
-        catalog.write_text(CATALOG.format(upstream=mock.base_url, model=MODEL))
+        config = folder / "bench.toml"
+        config.write_text(catalog.format(upstream=mock.base_url, model=MODEL))
         log = folder / "up.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                _command(folder / "data", catalog, apis=apis, workers=workers),
+                _command(folder / "data", config, apis=apis, workers=workers),
                 env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-upstream"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

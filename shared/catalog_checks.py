@@ -68,6 +68,8 @@ def check(document: Document) -> None:
     for name in ("max_body_bytes", "max_answer_bytes"):
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
+    if document.queue.max_receipt_backlog <= 0:
+        raise CatalogInvalid("queue.max_receipt_backlog: must be above 0")
     _check_cache(document.cache)
     _check_limits("limits.per_user", document.limits.per_user)
     if document.limits.max_output_tokens <= 0:

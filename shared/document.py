@@ -51,6 +51,9 @@ class Provider(_Table, frozen=True):
     enabled: bool = True
     output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Which one it is sent, where a budget bounds a request that has none."""
+    evidence_url_env: str | None = None
+    """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
+    come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
@@ -113,6 +116,9 @@ class QueueLimits(_Table, frozen=True):
     """Sealed payload bytes of all jobs together; files that wait may be half of it."""
     max_spend_backlog: int = 2_000_000
     """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
+    max_receipt_backlog: int = 500_000
+    """Entries of transcripts that wait for their receipts: of one job each, or of some that ended
+    together. Beyond it admission stops."""
     queue_seconds: float = 60.0
     """How long a job may wait in its lane."""
 

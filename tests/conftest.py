@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from blockbuster import blockbuster_ctx
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.shares"]
 
 _UNIT_TESTS = Path(__file__).parent / "unit"
 _OUR_PACKAGES = ["api", "workers", "shared"]

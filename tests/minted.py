@@ -14,7 +14,6 @@ from shared.attestation.evidence import Evidence
 from shared.attestation.roots import Roots
 from shared.clock import StillClock
 from shared.transcript import Digest, Transcript
-from workers.simulator.tap import Tap
 from workers.simulator.tee.faults import kind_of, state_of
 from workers.simulator.tee.nras import Payload, vice_of
 from workers.simulator.tee.pki import Pki
@@ -60,12 +59,15 @@ def minted(
 ) -> Minted:
     """`model` names a fault, as it does over HTTP."""
     source = tee(ends_tls=ends_tls)
-    tap, response = Tap(keeps=True), STREAM if streamed else WHOLE
-    tap.update(response)
-    source.messages.note(
-        call_id=CALL_ID, chat_id=CHAT_ID, model=model, body=REQUEST, tap=tap, streamed=streamed
-    )
-    query = {"nonce": nonce, "signing_algo": algorithm, "include_tls_fingerprint": "true"}
+    response = STREAM if streamed else WHOLE
+    if (tap := source.tap(profile, model)) is not None:
+        tap.update(response)
+        source.messages.note(
+            profile=profile, call_id=CALL_ID, chat_id=CHAT_ID, model=model, body=REQUEST, tap=tap,
+            streamed=streamed,
+        )  # fmt: skip
+    query = {"model": model, "nonce": nonce, "signing_algo": algorithm}
+    query |= {"include_tls_fingerprint": "true"}
     signature = signature_of(source, profile, query)
     if profile == "phala" and signature:
         query |= {"signing_address": json.loads(signature)["signing_address"], "version": "2"}
@@ -127,12 +129,12 @@ def text(document: object) -> str:
 
 def signature_of(source: Tee, profile: str, query: dict[str, str]) -> str:
     """Empty where nobody signs. ACI's is the native receipt."""
-    message = source.messages.find(CHAT_ID)
-    assert message is not None
+    message = source.messages.find(profile, CHAT_ID)
+    if message is None:
+        return ""
     if profile in source.aci:
         return text(source.aci[profile].receipt(message))
-    signatory = source.signatories.get(profile)
-    return text(signatory.signature(message, query)) if signatory is not None else ""
+    return text(source.signatories[profile].signature(message, query))
 
 
 def report_of(source: Tee, profile: str, query: dict[str, str], model: str) -> str:

@@ -31,7 +31,7 @@ def servers() -> Iterator[ServerUrls]:
         postgres=os.environ.get("DATABASE_URL"),
         clickhouse=os.environ.get("CLICKHOUSE_URL"),
     )
-    with _open_folder() as folder:
+    with open_folder() as folder:
         embedded = EmbeddedServers(folder, given=given, fsync=False)
         try:
             embedded.start()
@@ -43,12 +43,12 @@ def servers() -> Iterator[ServerUrls]:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """For a test that starts servers of its own, and may stop and kill them."""
-    with _open_folder() as folder:
+    with open_folder() as folder:
         yield folder
 
 
 @contextmanager
-def _open_folder() -> Iterator[Path]:
+def open_folder() -> Iterator[Path]:
     """Unlike pytest's tmp_path, the account Postgres runs as under root can enter it."""
     with tempfile.TemporaryDirectory(prefix="gateway-tests-") as name:
         folder = Path(name)

@@ -9,7 +9,6 @@ import contextlib
 import signal
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -19,7 +18,7 @@ from arq.cron import CronJob
 from arq.worker import Worker
 
 from shared import log as logs
-from shared.attestation.roots import PRODUCTION, Roots, load
+from shared.attestation.roots import configured
 from shared.attestation.signing import receipt_key
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.user_spend import UserSpend
@@ -151,9 +150,10 @@ async def main() -> None:
         engine=engine,
         credentials=Credentials(settings.secret),
         key=receipt_key(settings.receipt_seeds(), settings.seal_key_bytes()),
-        roots=roots_of(settings),
+        simulated=configured(settings.attestation_roots),
         clock=SystemClock(),
         metrics=metrics,
+        lease_seconds=settings.lease_seconds,
         gateway_version=version(DISTRIBUTION),
     )
     background = Background(
@@ -191,15 +191,6 @@ async def main() -> None:
         if webhook is not None:
             await webhook.close()
     log.info("The background process has stopped", action="stopped")
-
-
-def roots_of(settings: Settings) -> Roots:
-    """Raises OSError, and ValueError for a file that holds none."""
-    if not settings.attestation_roots:
-        return PRODUCTION
-    found = load(Path(settings.attestation_roots))
-    log.warning("Other roots of trust are in use", action="other_roots", name=found.name)
-    return found
 
 
 def webhook_of(settings: Settings) -> Webhook | None:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from shared.attestation.export import Document, Export, Hash, Kind, read_export
-from shared.attestation.factor import NAMES, Factor
+from shared.attestation.factor import DECIDING, NAMES, Factor
 from shared.attestation.log_proof import verify_log_proof
 from shared.attestation.merkle import leaf_hash
 from shared.attestation.policy import Policy
@@ -172,11 +172,16 @@ def _log(found: Export, known: Collection[str]) -> Check:
 
 
 def _factors(document: Document, verdict: Verdict) -> Check:
-    """A factor that is not told is an open one."""
-    if document.kind == "zdr":
-        return Check("factors", "skip", "a policy record has none")
+    """One that decides and is not told counts as open."""
+    if not document.factors:
+        return Check("factors", "skip", "the receipt tells none")
     ours, theirs = _statuses(verdict.factors), _statuses(document.factors)
-    compared = [one for one in NAMES if document.kind != "refusal" or one not in MESSAGE]
+    compared = [
+        name
+        for name in NAMES
+        if (name in DECIDING or name in theirs)
+        and not (document.kind == "refusal" and name in MESSAGE)
+    ]
     other = [
         f"{name} ({theirs.get(name, 'unknown')}, here {ours.get(name, 'unknown')})"
         for name in compared
@@ -211,10 +216,10 @@ def _notes(found: Export, roots: Roots, known: Collection[str]) -> Iterable[str]
         yield "SYNTHETIC: test roots stand under this receipt. It proves nothing."
     if document.kind == "zdr":
         yield "Contract, not proof: what the provider was asked for, and what it said of itself."
-    if document.policy.demoted or document.policy.allowed_tcb != Policy().allowed_tcb:
+    if _is_wider(document.policy):
         yield (
             f"The gateway's policy is wider than the default: TCB {document.policy.allowed_tcb},"
-            f" not deciding {document.policy.demoted}."
+            f" not deciding {document.policy.demoted}, reports of {document.policy.report_seconds} s."
         )
     if document.kind == "tee" and not document.policy.has_gpu:
         yield "The gateway's policy says that the model needs no GPU: none was looked for."
@@ -222,3 +227,12 @@ def _notes(found: Export, roots: Roots, known: Collection[str]) -> Iterable[str]
         yield "NVIDIA's token keys are those that the gateway kept: their own root is not public."
     if not known:
         yield "Whose key signed the receipt was not asked for: give the gateway's key to know."
+
+
+def _is_wider(policy: Policy) -> bool:
+    default = Policy()
+    return (
+        bool(policy.demoted)
+        or not set(policy.allowed_tcb) <= set(default.allowed_tcb)
+        or policy.report_seconds > default.report_seconds
+    )

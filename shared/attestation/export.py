@@ -1,6 +1,5 @@
 """An export: a receipt's document with its evidence beside it, read from a file that nobody trusts."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,11 +10,11 @@ from shared.attestation.evidence import Evidence
 from shared.attestation.factor import NAMES, Factor
 from shared.attestation.log_proof import LogProof
 from shared.attestation.policy import Policy
+from shared.attestation.receipt import FORMAT, digest_of
 from shared.attestation.signing import canonical
 from shared.attestation.verdict import Label, Reason
 from shared.transcript import Digest, Transcript
 
-FORMAT = "ollm-receipt/1"
 MAX_BYTES = 128 * 1024 * 1024
 """A hundred times what eight GPUs and their machine have to say."""
 
@@ -108,7 +107,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mistaken(self) -> list[str]:
         """Names of texts that are not what their names say."""
-        return [name for name, text in self.texts.items() if name != name_of(text)]
+        return [name for name, text in self.texts.items() if name != digest_of(text)]
 
     @property
     def missing(self) -> list[str]:
@@ -148,11 +147,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
     def _text(self, name: str) -> str:
         text = self.texts.get(name, "")
-        return text if name == name_of(text) else ""
-
-
-def name_of(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return text if name == digest_of(text) else ""
 
 
 def read_export(raw: bytes) -> Export:

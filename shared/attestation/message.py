@@ -32,7 +32,7 @@ class MessageSignature(msgspec.Struct, frozen=True, kw_only=True):
 def read_signature(answer: str) -> MessageSignature | None:
     """None where it is no answer about a signature; an ACI receipt is none."""
     document = mapping(answer)
-    if "error_code" in document or "error" in document:
+    if document.get("error_code") or document.get("error"):
         return MessageSignature(error_code=text(document.get("error_code")) or "error")
     if not isinstance(document.get("text"), str):
         return None

@@ -30,6 +30,11 @@ class Roots(msgspec.Struct, frozen=True, kw_only=True):
 PRODUCTION = Roots()
 
 
+def configured(path: str) -> Roots:
+    """Production's, where no file is named. Raises OSError, and ValueError where it holds none."""
+    return load(Path(path)) if path else PRODUCTION
+
+
 def load(path: Path) -> Roots:
     """Roots from a JSON file. Raises OSError, and ValueError where it holds none."""
     try:

@@ -139,9 +139,7 @@ def _examined(report: Report, choice: Choice, question: Question) -> Session:
         os_image_hash=machine.software.os_image_hash,
         tcb_status=machine.checked.tcb_status,
         advisories=machine.checked.advisories,
-        fmspc=machine.checked.quote.collateral_key.partition("/")[0]
-        if machine.checked.quote
-        else "",
+        fmspc=_fmspc(machine),
         gpus=gpus,
         nonce=question.evidence.nonce,
         reported_at=question.evidence.reported_at,
@@ -192,6 +190,11 @@ def _signer_of(machine: Machine, choice: Choice) -> str:
     """None is named that the report data does not hold."""
     is_told = choice.bound_as or machine.binding.identity != "keyset"
     return choice.signer if is_told else ""
+
+
+def _fmspc(machine: Machine) -> str:
+    quote = machine.checked.quote
+    return quote.collateral_key.partition("/")[0] if quote else ""
 
 
 def _if_bound(machine: Machine, found: Mapping[str, _Key]) -> Mapping[str, _Key]:

@@ -1,7 +1,7 @@
 """Attestation sessions in Postgres: what each report proved of a machine, and for how long it counts."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class AttestationSession(msgspec.Struct, frozen=True, kw_only=True):
 class SessionFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which sessions are asked for; None: of any."""
 
-    upstream_model: str | None = None
+    upstream_models: Collection[str] | None = None
     provider: str | None = None
     label: str | None = None
 
@@ -87,7 +87,7 @@ class SessionStore:
 
     async def latest(self, provider: str, upstream_model: str) -> AttestationSession | None:
         """The newest one, verified or not."""
-        wanted = SessionFilter(provider=provider, upstream_model=upstream_model)
+        wanted = SessionFilter(provider=provider, upstream_models=[upstream_model])
         found = await self.page(wanted, limit=1)
         return found[0] if found else None
 
@@ -98,9 +98,11 @@ class SessionStore:
         query = select(*_COLUMNS).order_by(
             sessions.c.fetched_at.desc(), sessions.c.session_id.desc()
         )
-        for name in SessionFilter.__struct_fields__:
+        for name in ("provider", "label"):
             if (value := getattr(wanted, name)) is not None:
                 query = query.where(sessions.c[name] == value)
+        if wanted.upstream_models is not None:
+            query = query.where(sessions.c.upstream_model.in_(wanted.upstream_models))
         async with self._engine.connect() as connection:
             rows = await connection.execute(query.offset(skip).limit(limit))
             return [_session(row) for row in rows]

@@ -38,7 +38,8 @@ def _install(name: str, lock: Path, folder: Path) -> None:
         [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet",
             "--python", work / "bin" / "python",
-            "install", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", lock,
+            "install", "--no-deps", "--no-compile", "--only-binary=:all:", "--require-hashes",
+            "-r", lock,
         ],
         capture_output=True,
         text=True,

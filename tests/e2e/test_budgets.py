@@ -110,7 +110,7 @@ async def test_what_is_held_and_not_used_can_be_spent_until_less_than_a_hold_is_
 
 
 async def test_kills_leave_no_hold_behind(crowd: StartedGateway) -> None:
-    await leak(crowd, "killed", kills=10, seconds=12)
+    await leak(crowd, "killed", kills=6, seconds=7)
 
 
 @pytest.mark.torture

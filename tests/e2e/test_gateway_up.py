@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,17 +12,29 @@ import httpx
 import pytest
 
 from tests.e2e.started import StartedGateway, mentioning, runs, until
+from tests.servers import open_folder
 
 MEND_SECONDS = 20.0
 ROLES = ("api", "worker", "metering", "background", "simulator")
 SERVERS = ("valkey", "postgres", "clickhouse")
 
 
-@pytest.fixture
-def own_gateway(data_dir: Path) -> Iterator[StartedGateway]:
-    """One that a test may stop: one process of each role."""
-    with StartedGateway(data_dir / "gateway", environment={"GATEWAY_LEASE_SECONDS": "1"}) as own:
+@pytest.fixture(scope="module")
+def module_gateway() -> Iterator[StartedGateway]:
+    with (
+        open_folder() as folder,
+        StartedGateway(folder / "gateway", environment={"GATEWAY_LEASE_SECONDS": "1"}) as own,
+    ):
         yield own
+
+
+@pytest.fixture
+def own_gateway(module_gateway: StartedGateway) -> StartedGateway:
+    """One that a test may stop: one process of each role. The next test starts it again."""
+    assert module_gateway.process is not None
+    if module_gateway.process.poll() is not None:
+        module_gateway.start()
+    return module_gateway
 
 
 def all_pids(gateway: StartedGateway) -> list[int]:
@@ -142,46 +153,6 @@ def test_a_key_made_by_hand_works_until_it_is_revoked(gateway: StartedGateway):
         MEND_SECONDS,
         gateway.logs,
     )
-
-
-def test_sighup_rolls_every_process_over_without_losing_a_request(gateway: StartedGateway):
-    before = gateway.ready.pids
-    failed: list[str] = []
-    rolled = threading.Event()
-
-    def ask_without_pause() -> None:
-        while not rolled.is_set():
-            # A connection of its own each time: one that is kept may be closed by its server.
-            answer = httpx.post(
-                f"{gateway.ready.base_url}/v1/chat/completions",
-                headers={"Authorization": f"Bearer {gateway.ready.api_key}"},
-                json={"model": "sim_echo", "messages": [{"role": "user", "content": "hi"}]},
-                timeout=MEND_SECONDS,
-            )
-            if answer.status_code != httpx.codes.OK:
-                failed.append(answer.text)
-
-    asking = [threading.Thread(target=ask_without_pause) for _ in range(4)]
-    for thread in asking:
-        thread.start()
-    try:
-        assert gateway.process is not None
-        gateway.process.send_signal(signal.SIGHUP)
-
-        def are_all_new() -> bool:
-            now = gateway.ready.pids
-            return all(
-                len(now[role]) == len(before[role]) and not set(now[role]) & set(before[role])
-                for role in ("api", "worker")
-            )
-
-        until(are_all_new, 60.0, gateway.logs)
-    finally:
-        rolled.set()
-        for thread in asking:
-            thread.join(MEND_SECONDS)
-    assert failed == []
-    assert gateway.ready.pids["metering"] == before["metering"]
 
 
 def test_sigterm_lets_a_stream_end_and_leaves_no_process_behind(own_gateway: StartedGateway):

@@ -179,6 +179,7 @@ async def test_a_rolling_restart_fails_no_request(
     until_still(ready)
     since, load = books.mark(), Load(ready.base_url, ready.api_key)
     before = {pid for role in ("api", "worker") for pid in ready.pids[role]}
+    others = [ready.pids[role] for role in ("metering", "background")]
     rng = random.Random(SEED)
     rolled = asyncio.Event()
 
@@ -207,5 +208,6 @@ async def test_a_rolling_restart_fails_no_request(
     verdict = books.reconcile(since)
     print(f"\n{roll.__name__}: clients {dict(load.counts())}\n  ledger: {verdict}")
     assert [result for result in load.results if result.outcome != Outcome.COMPLETE] == []
+    assert [gateway.ready.pids[role] for role in ("metering", "background")] == others
     assert verdict.is_clean, f"{verdict}\n{gateway.logs()}"
     assert verdict.statuses["lost"] == 0

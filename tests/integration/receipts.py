@@ -1,175 +1,43 @@
-"""A place where receipts are made: stores of its own, a synthetic TEE, and calls as a worker makes them."""
+"""Makes receipts for tests: transcripts, what they are settled as, and many of them at once."""
 
-import asyncio
 import hashlib
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
-import httpx
-import msgspec
-from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from shared.attestation.roots import Roots, load
-from shared.attestation.signing import ReceiptKey
-from shared.catalog import Catalog
-from shared.clock import SystemClock
+from shared.attestation.merkle import leaf_hash
 from shared.ids import new_id
-from shared.metrics import Metrics
-from shared.postgres.attestation_sessions import SessionStore
-from shared.postgres.catalogs import CatalogStore
-from shared.postgres.receipts import ReceiptStore, StoredReceipt
-from shared.transcript import Digest, Transcript, encode_transcript
-from tests.catalogs import a_catalog
-from tests.integration.queue import Queue
-from workers.providers.registry import Credentials
-from workers.receipts.service import Receipts
+from shared.postgres.receipts import ReceiptStore, SettledReceipt
+from shared.transcript import Transcript
 
-SEED = bytes(range(32))
-PROFILES = ("near", "near-direct", "phala", "aci-b", "aci-c", "chutes", "tinfoil")
-"""Of the simulator, and the names of the providers here."""
-SETTLE_SECONDS = 20.0
+NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
-def type_of(profile: str) -> str:
-    return "near" if profile.startswith("near") else "phala"
+def transcript(**given: Any) -> Transcript:
+    usual: dict[str, Any] = {
+        "receipt_id": new_id(), "request_id": new_id(), "tenant": "default", "user": "u",
+        "key_id": "k", "model": "m", "provider": "near", "provider_type": "near",
+        "upstream_model": "org/m", "config_hash": "c", "endpoint": "chat", "tier": "TEE",
+        "started_at": NOW, "ended_at": NOW + 1, "upstream_id": "chat-1",
+    }  # fmt: skip
+    return Transcript(**{**usual, **given})
 
 
-def catalog_of(url: str, *, models: tuple[str, ...] = (), **attestation: object) -> Catalog:
-    """Every model at every provider; evidence services are the simulator's."""
-    providers = {name: {"type": type_of(name), "base_url": f"{url}/{name}/v1"} for name in PROFILES}
-    asked = {
-        "sim": {"providers": [{"provider": "near", "upstream_model": "sim/chat"}], "tier": "TEE"},
-        **{one: {"providers": ["phala"], "tier": "TEE"} for one in models},
-    }
-    services = {"pccs_url": url, "nras_url": f"{url}/nras", **attestation}
-    return a_catalog(providers, asked, attestation=services)
+def digest_of(content: str) -> str:
+    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 
-class Place:
-    """Everything the background process has for receipts."""
-
-    def __init__(self, engine: AsyncEngine, queue: Queue, catalog: Catalog, tee: Path) -> None:
-        self.engine, self.queue, self.catalog = engine, queue, catalog
-        self.receipts, self.sessions = ReceiptStore(engine), SessionStore(engine)
-        self.roots: Roots = load(tee / "roots.json")
-        self.metrics = Metrics()
-
-    def service(self) -> Receipts:
-        return Receipts(
-            client=self.queue.client,
-            shards=[self.queue.keys],
-            process=new_id(),
-            engine=self.engine,
-            credentials=Credentials(lambda name: SecretStr("key") if name == "KEY" else None),
-            key=ReceiptKey(SEED),
-            roots=self.roots,
-            clock=SystemClock(),
-            metrics=self.metrics,
-            gateway_version="0",
-        )
-
-    async def add(self, *transcripts: Transcript) -> None:
-        """As the settle script does."""
-        for one in transcripts:
-            packed = encode_transcript(one)
-            await self.queue.client.call(b"XADD", self.queue.keys.receipts, b"*", b"t", packed)
-
-    async def settled(self, transcript: Transcript) -> StoredReceipt:
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while True:
-                found = await self.receipts.find(transcript.receipt_id)
-                if found is not None and found.document is not None:
-                    return found
-                await asyncio.sleep(0.05)
-
-    async def until_empty(self) -> None:
-        """Until no transcript is left on the stream."""
-        async with asyncio.timeout(SETTLE_SECONDS):
-            left = 1
-            while left:
-                await asyncio.sleep(0.05)
-                left = await self.queue.client.call(b"XLEN", self.queue.keys.receipts)
-
-    async def export(self, found: StoredReceipt) -> bytes:
-        """As it is handed out, without the log."""
-        document = json.loads(found.document or b"")
-        named = document["evidence"]
-        digests = [named["report"], *named["collateral"].values(), named["nras"],
-                   named["nras_keys"], named["signature"]]  # fmt: skip
-        texts = await self.receipts.evidence([one for one in digests if one])
-        return msgspec.json.encode({"receipt": document, "evidence": texts, "log": None})
+def settled(receipt_id: str, *texts: str, **given: Any) -> SettledReceipt:
+    document = given.pop("document", f'{{"receipt_id":"{receipt_id}"}}'.encode())
+    usual: dict[str, Any] = {
+        "receipt_id": receipt_id, "label": "verified", "document": document,
+        "leaf_hash": leaf_hash(document),
+        "evidence": {digest_of(one): one for one in texts},
+    }  # fmt: skip
+    return SettledReceipt(**{**usual, **given})
 
 
-@asynccontextmanager
-async def collecting(place: Place) -> AsyncIterator[Receipts]:
-    """The service runs meanwhile."""
-    service = place.service()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(service.run())
-        try:
-            yield service
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            await service.close()
-
-
-async def release(engine: AsyncEngine, catalog: Catalog) -> None:
-    await CatalogStore(engine).apply(catalog)
-
-
-async def a_call(
-    url: str, profile: str, catalog: Catalog, *, model: str = "sim/chat", stream: bool = True,
-    said: str = "hello", **changes: object,
-) -> Transcript:  # fmt: skip
-    """One chat completion, and its transcript as a worker would write it."""
-    document = {"model": model, "stream": stream, "messages": [{"role": "user", "content": said}]}
-    body = json.dumps(document, separators=(",", ":")).encode()
-    headers = {"authorization": "Bearer key", "x-no-aliasing": "true",
-               "accept-encoding": "identity", "content-type": "application/json"}  # fmt: skip
-    started_at = SystemClock().now()
-    async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.post(
-            f"{url}/{profile}/v1/chat/completions", content=body, headers=headers
-        )
-    assert answer.status_code == 200, answer.text
-    whole = answer.content
-    first = whole.split(b"data: ", 2)[1] if stream else whole
-    parsed: dict[str, Any] = json.loads(first)
-    transcript = Transcript(
-        receipt_id=new_id(),
-        request_id=new_id(),
-        tenant="default",
-        user="someone",
-        model="sim",
-        provider=profile,
-        provider_type=type_of(profile),
-        upstream_model=model,
-        config_hash=catalog.hash,
-        endpoint="chat.completions",
-        tier="TEE",
-        streamed=stream,
-        started_at=started_at,
-        ended_at=SystemClock().now(),
-        complete=True,
-        client_request=digest(body),
-        forwarded_request=digest(body),
-        upstream_response=digest(whole),
-        client_response=digest(whole),
-        reserialised_response=""
-        if stream
-        else hashlib.sha256(json.dumps(parsed).encode()).hexdigest(),
-        upstream_id=str(parsed["id"]),
-        upstream_receipt_id=answer.headers.get("x-receipt-id", ""),
-        tls_host="127.0.0.1",
-    )
-    return msgspec.structs.replace(transcript, **changes)
-
-
-def digest(data: bytes) -> Digest:
-    return Digest(hashlib.sha256(data).hexdigest(), len(data))
+async def settle_many(store: ReceiptStore, count: int) -> Collection[str]:
+    calls = [transcript() for _ in range(count)]
+    await store.begin(calls)
+    return await store.settle([settled(call.receipt_id) for call in calls])

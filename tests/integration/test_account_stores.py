@@ -1,52 +1,19 @@
 """Budgets of keys, limits of users and soft limits on a real Postgres: what accounts are made of."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.account import RateLimits
-from shared.clock import StillClock
 from shared.errors import InvalidRequest, NotFound
 from shared.postgres.audit import Actor, AuditFilter, AuditLog
-from shared.postgres.budgets import BudgetStore, BudgetTerms
-from shared.postgres.engine import make_engine
-from shared.postgres.keys import KeyChange, KeyOptions, KeyStore
-from shared.postgres.migrate import migrate
-from shared.postgres.users import NewUser, UserChange, UserStore
+from shared.postgres.budgets import BudgetTerms
+from shared.postgres.keys import KeyChange, KeyOptions
+from shared.postgres.users import NewUser, UserChange
+from tests.integration.moment import NOW
 
 ADMIN = Actor("master")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url, "test")
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
-
-
-@pytest.fixture
-def clock() -> StillClock:
-    return StillClock(NOW.timestamp())
-
-
-@pytest.fixture
-def users(engine, clock) -> UserStore:
-    return UserStore(engine, clock)
-
-
-@pytest.fixture
-def budgets(engine, clock) -> BudgetStore:
-    return BudgetStore(engine, clock)
-
-
-@pytest.fixture
-def keys(engine, clock) -> KeyStore:
-    return KeyStore(engine, clock)
 
 
 async def test_a_soft_limit_is_kept_and_never_more_than_the_most(budgets):

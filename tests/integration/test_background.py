@@ -14,9 +14,9 @@ from shared.clock import StillClock, SystemClock
 from shared.embedded.servers import EmbeddedServers, GivenUrls
 from shared.postgres.audit import CLI
 from shared.postgres.budgets import BudgetStore, BudgetTerms
-from shared.postgres.engine import make_engine
+from shared.postgres.engine import Engine, make_engine
 from shared.postgres.migrate import migrate as migrate_postgres
-from shared.postgres.users import NewUser, UserStore
+from shared.postgres.users import NewUser, UserInfo, UserStore
 from shared.postgres.windows import WindowStore
 from shared.valkey.keys import ShardKeys
 from shared.valkey.plain import plain_client
@@ -27,54 +27,25 @@ from tests.spend_rows import spend_row
 KEYS = ShardKeys(0)
 
 
-async def test_it_starts_does_its_chores_and_stops_on_sigterm(
-    valkey_db: str, tmp_path: Path
+async def test_its_chores_come_round_until_sigterm(
+    valkey_db: str, database_url: str, clickhouse_url: str, tmp_path: Path
 ) -> None:
-    valkey = plain_client(valkey_db, name="test")
+    """One process for all of them: each comes round within a minute, and they wait together."""
+    valkey, store = plain_client(valkey_db, name="test"), ClickHouse(clickhouse_url)
+    engine = make_engine(database_url, "test")
     await valkey.execute_command("HSET", KEYS.uploads, "gone", "1 0 1000")
-
-    async def swept() -> bool:
-        return not await valkey.exists(KEYS.uploads)
-
-    async with process("workers.background", tmp_path, VALKEY_URL=valkey_db) as background:
-        await until(swept, seconds=25)  # this chore comes round each ten seconds
-        assert await background.stop() == 0
-        assert background.actions()[-1] == "stopped"
-    await valkey.aclose()
-
-
-async def test_it_sums_up_what_the_ledger_has(
-    valkey_db: str, clickhouse_url: str, tmp_path: Path
-) -> None:
     await migrate(clickhouse_url)
-    store = ClickHouse(clickhouse_url)
     await SpendTable(store).insert([spend_row()], token="one")
+    made = await _user_whose_budget_is_due(engine)
+
+    async def is_swept() -> bool:
+        return not await valkey.exists(KEYS.uploads)
 
     async def is_summed_up() -> bool:
         return await store.query("SELECT sum(requests) FROM usage_hourly FINAL") == [(1,)]
 
-    urls = {"VALKEY_URL": valkey_db, "CLICKHOUSE_URL": clickhouse_url}
-    async with process("workers.background", tmp_path, **urls) as background:
-        await until(is_summed_up, seconds=35)  # the chore comes round each twenty seconds
-        assert await background.stop() == 0
-    await store.close()
-
-
-async def test_it_resets_a_budget_that_is_due_and_tells_the_webhook(
-    valkey_db: str, database_url: str, clickhouse_url: str, tmp_path: Path
-) -> None:
-    await migrate(clickhouse_url)
-    engine = make_engine(database_url, "test")
-    await migrate_postgres(engine)
-    clock = StillClock(SystemClock().now() - 90)
-    terms = BudgetTerms(max_budget=Decimal(1), budget_duration_sec=60)
-    budget = await BudgetStore(engine, clock).create(terms, CLI)
-    new = NewUser(user_id="u1", budget_id=str(budget.budget_id))
-    made = await UserStore(engine, clock).create(new, CLI)
-    windows = WindowStore(engine)
-
     async def is_reset() -> bool:
-        return bool(await windows.history_of_user("u1", tenant="default"))
+        return bool(await WindowStore(engine).history_of_user("u1", tenant="default"))
 
     async with receiving(200) as receiver:
         urls = {
@@ -84,15 +55,29 @@ async def test_it_resets_a_budget_that_is_due_and_tells_the_webhook(
             "GATEWAY_WEBHOOK_ALLOW_PRIVATE": "true",
         }  # fmt: skip
         async with process("workers.background", tmp_path, **urls) as background:
-            await until(is_reset, seconds=75)  # the chore comes round each minute
+            await until(is_swept, seconds=25)  # each ten seconds
+            await until(is_summed_up, seconds=35)  # each twenty seconds
+            await until(is_reset, seconds=75)  # each minute
             await until(lambda: _got(receiver), seconds=10)
             assert await background.stop() == 0
-    user = await UserStore(engine, clock).get("u1")
+            assert background.actions()[-1] == "stopped"
+    user = await UserStore(engine, SystemClock()).get("u1")
     assert made.next_budget_reset_at is not None
     assert user.budget_started_at is not None
     assert user.budget_started_at >= made.next_budget_reset_at - timedelta(milliseconds=1)
     assert b'"type":"budget.reset"' in receiver.requests[0][1]
+    await valkey.aclose()
+    await store.close()
     await engine.dispose()
+
+
+async def _user_whose_budget_is_due(engine: Engine) -> UserInfo:
+    await migrate_postgres(engine)
+    clock = StillClock(SystemClock().now() - 90)
+    terms = BudgetTerms(max_budget=Decimal(1), budget_duration_sec=60)
+    budget = await BudgetStore(engine, clock).create(terms, CLI)
+    new = NewUser(user_id="u1", budget_id=str(budget.budget_id))
+    return await UserStore(engine, clock).create(new, CLI)
 
 
 async def test_it_does_not_start_with_a_webhook_that_is_none(

@@ -1,34 +1,22 @@
 """Catalog snapshots on a real Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 import shared
 from shared.catalog import Catalog
 from shared.document import Compat, Document
 from shared.postgres.catalog_watch import CatalogWatch
 from shared.postgres.catalogs import CatalogStore
-from shared.postgres.engine import make_engine
-from shared.postgres.migrate import migrate
 from shared.postgres.tables import catalog_active, catalog_snapshots
 
 DEFAULT = Catalog.from_toml((Path(shared.__file__).parent / "gateway.toml").read_text())
 OTHER = Catalog(Document(compat=Compat(accept_stop_string=True)))
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url, "test")
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 async def test_what_is_applied_is_active_and_comes_back_the_same(engine):

@@ -1,7 +1,6 @@
 """The key table on a real Postgres, and the cache over it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,16 +16,7 @@ from shared.clock import StillClock, SystemClock
 from shared.errors import NotFound, Overloaded
 from shared.postgres.engine import STORE_ERRORS, is_up, make_engine
 from shared.postgres.keys import KeyOptions, KeyStore
-from shared.postgres.migrate import migrate
 from shared.postgres.tables import api_keys, users
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url, "test")
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -22,48 +21,18 @@ from shared.clickhouse.user_spend import UserSpend
 from shared.clock import StillClock, utc
 from shared.errors import Conflict, NotFound
 from shared.postgres.audit import GATEWAY, Actor, AuditEntry, AuditFilter, AuditLog
-from shared.postgres.budgets import BudgetStore, BudgetTerms
-from shared.postgres.engine import make_engine
-from shared.postgres.keys import EVERY_MODEL, KeyChange, KeyOptions, KeyStore
-from shared.postgres.migrate import migrate
+from shared.postgres.budgets import BudgetTerms
+from shared.postgres.keys import EVERY_MODEL, KeyChange, KeyOptions
 from shared.postgres.pricing import PriceStore
 from shared.postgres.tables import audit_log, budget_resets
-from shared.postgres.users import NewUser, UserChange, UserStore
+from shared.postgres.users import NewUser, UserChange
 from shared.price import Price, SeedPrice
 from shared.spend import KeySpender, Spender
+from tests.integration.moment import NOW
 from tests.spend_rows import ADMITTED, spend_row
 
 ADMIN = Actor("master", "192.0.2.7", "0198-request")
 DAY = 86_400
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(database_url, "test")
-    await migrate(engine)
-    yield engine
-    await engine.dispose()
-
-
-@pytest.fixture
-def clock() -> StillClock:
-    return StillClock(NOW.timestamp())
-
-
-@pytest.fixture
-def users(engine, clock) -> UserStore:
-    return UserStore(engine, clock)
-
-
-@pytest.fixture
-def budgets(engine, clock) -> BudgetStore:
-    return BudgetStore(engine, clock)
-
-
-@pytest.fixture
-def keys(engine, clock) -> KeyStore:
-    return KeyStore(engine, clock)
 
 
 @pytest.fixture

@@ -4,25 +4,23 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.attestation.factor import failed, passed
+from shared.attestation.factor import failed
 from shared.clock import utc
 from shared.ids import new_id
 from shared.postgres.attestation_sessions import (
-    AttestationSession,
-    SessionEvidence,
     SessionFilter,
     SessionStore,
 )
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.postgres.receipts import Cursor, ReceiptFilter, ReceiptStore
+from tests.integration.archived import attestation_session
 from tests.integration.receipts import NOW, digest_of, settled, transcript
 
 
@@ -194,22 +192,8 @@ async def test_the_label_of_a_request_is_that_of_its_newest_receipt(receipts):
     assert await receipts.labels([]) == {}
 
 
-def session(**given: Any) -> AttestationSession:
-    usual: dict[str, Any] = {
-        "session_id": uuid.UUID(new_id()), "provider": "near", "upstream_model": "org/m",
-        "host": "h", "shape": "near-direct", "scope": "model", "signer": "ab", "algorithm": "ecdsa",
-        "tls_spki": "", "compose_hash": "c", "os_image_hash": "", "tcb_status": "UpToDate",
-        "label": "verified", "factors": (passed("quote_valid", "quote"),), "synthetic": False,
-        "fetched_at": utc(NOW), "expires_at": utc(NOW + 300), "nonce": "0" * 64,
-        "evidence": SessionEvidence(
-            report=digest_of("report"), collateral={"90C06F000000/platform": digest_of("c")}
-        ),
-    }  # fmt: skip
-    return AttestationSession(**{**usual, **given})
-
-
 async def test_a_session_is_kept_as_it_is_with_its_texts(sessions):
-    made = session()
+    made = attestation_session()
     texts = {digest_of(one): one for one in ("report", "c")}
     await sessions.add(made, texts)
     await sessions.add(made, texts)
@@ -221,21 +205,22 @@ async def test_a_session_is_kept_as_it_is_with_its_texts(sessions):
 
 
 async def test_the_latest_session_is_of_its_model_and_sessions_are_listed(sessions):
-    first = session()
-    second = session(fetched_at=first.fetched_at + timedelta(seconds=1), label="failed")
-    other = session(upstream_model="org/other")
+    first = attestation_session()
+    second = attestation_session(fetched_at=first.fetched_at + timedelta(seconds=1), label="failed")
+    other = attestation_session(upstream_model="org/other")
     for one in (second, first, other):
         await sessions.add(one, {})
     assert await sessions.latest("near", "org/m") == second
     assert await sessions.latest("near", "nobody's") is None
     assert (await sessions.page(SessionFilter()))[0] == second
     assert await sessions.page(SessionFilter(label="failed")) == [second]
-    assert await sessions.page(SessionFilter(upstream_model="org/m"), skip=1) == [first]
+    assert await sessions.page(SessionFilter(upstream_models=["org/m"]), skip=1) == [first]
     assert await sessions.page(SessionFilter(provider="phala")) == []
+    assert await sessions.page(SessionFilter(upstream_models=[])) == []
 
 
 async def test_a_session_of_strange_words_is_kept_without_what_no_column_holds(sessions):
-    made = session(
+    made = attestation_session(
         signer="a\0" + "b" * 9999, factors=(failed("quote_valid", "quote", "x\0\ud800"),)
     )
     await sessions.add(made, {})

@@ -16,18 +16,25 @@ from msgspec.structs import replace
 
 from api.app import create_app
 from shared.api_key import PREFIX
+from shared.attestation.signing import ReceiptKey
 from shared.catalog import Catalog
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
+from shared.clock import SystemClock
 from shared.document import Auth, Metrics
+from shared.postgres.attestation_sessions import SessionStore
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
+from shared.postgres.receipts import ReceiptStore
+from shared.postgres.transparency_log import TransparencyLog
 from shared.settings import Settings
+from tests.integration.archived import attestation_session, signed_receipt
+from tests.integration.receipts import transcript
 from tests.integration.test_api_process import CATALOG, MASTER, bearer, prepared, started
 from tests.spend_rows import spend_row
 
-# Method, path, who may, and what those get who may: for `{}` as body, for inference of a model that
+# Method, path, who may (`tenant`: keys of the tenant whose it is), and what those get who may: for `{}` as body, for inference of a model that
 # nobody has, and for ids that exist. In an order in which nothing is deleted before it is asked for.
 TABLE = """
 GET    /status                       public 200
@@ -54,6 +61,14 @@ GET    /v1/models/{model_id}         key    200
 GET    /v1/pricing                   key    200
 GET    /v1/pricing/{model_key}       key    200
 GET    /v1/pricing/{model_key}/history key  200
+GET    /v1/receipts                  key    200
+GET    /v1/receipts/{receipt_id}     tenant 200
+GET    /v1/receipts/{receipt_id}/proof tenant 200
+GET    /v1/aci/receipts/{receipt_id} tenant 200
+GET    /v1/log/head                  key    200
+GET    /v1/log/consistency           key    422
+GET    /v1/attestation/sessions      key    200
+GET    /v1/attestation/sessions/{session_id} key 200
 POST   /v1/pricing                   master 422
 DELETE /v1/pricing/{model_key}       master 204
 GET    /v1/usage                     master 200
@@ -89,10 +104,12 @@ KEYLESS = {"none": 401, "garbage": 401}
 """What strangers get where a key is needed."""
 REFUSED = {"revoked": 401, "expired": 401, "deleted user": 401, "blocked user": 403, "address": 403}
 """What those get whose key is known and does not work."""
+NOT_THEIRS = 404
+"""What is another tenant's is not there."""
 REFUSALS = ("authentication_error", "permission_error")
 PAGES = ("/docs", "/redoc", "/openapi.json", "/docs/files/{name}", "/metrics")
 """They are about the gateway; a user's id may well be a word of theirs."""
-LISTS = ("keys", "users", "budgets", "pricing", "usage", "audit")
+LISTS = ("keys", "users", "budgets", "pricing", "usage", "audit", "receipts")
 
 
 @dataclass(frozen=True)
@@ -106,11 +123,10 @@ class Line:
         """What a caller gets here; who is not allowed for certain is not."""
         if self.who == "public" or caller == "master":
             return self.status
-        if self.who == "key":
-            return {**KEYLESS, **REFUSED, "ordinary": self.status, "other tenant": self.status}[
-                caller
-            ]
-        return 401
+        if self.who == "master":
+            return 401
+        others = NOT_THEIRS if self.who == "tenant" else self.status
+        return {**KEYLESS, **REFUSED, "ordinary": self.status, "other tenant": others}[caller]
 
 
 def names_of(path: str) -> list[str]:
@@ -237,7 +253,20 @@ async def world(client, environment) -> World:
     store = ClickHouse(environment["CLICKHOUSE_URL"])
     await SpendTable(store).insert([spend_row(tenant="default", user="owner")], token="t")
     await store.close()
+    world.ids |= await archived(environment["DATABASE_URL"])
     return world
+
+
+async def archived(database_url: str) -> dict[str, str]:
+    """A receipt of the user's that is in the log, and an attestation session."""
+    engine, call, key = make_engine(database_url, "test"), transcript(user="owner"), b"k" * 32
+    await ReceiptStore(engine).begin([call])
+    await ReceiptStore(engine).settle([signed_receipt(call, ReceiptKey(key))])
+    await TransparencyLog(engine, ReceiptKey(key), SystemClock()).append(1)
+    made = attestation_session()
+    await SessionStore(engine).add(made, {})
+    await engine.dispose()
+    return {"receipt_id": call.receipt_id, "session_id": str(made.session_id)}
 
 
 def test_the_table_and_the_routes_are_the_same(monkeypatch):
@@ -321,7 +350,8 @@ class TestInOpenMode:
         for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant"):
             for line in LINES:
                 is_masters = line.who == "master" or line.path == "/metrics"
+                status = NOT_THEIRS if line.who == "tenant" else line.status
                 answer = await world.asks(caller, line.method, line.path)
                 where = (caller, line.method, line.path, answer.text)
-                assert answer.status_code == (401 if is_masters else line.status), where
+                assert answer.status_code == (401 if is_masters else status), where
         assert await world.seen_by_master() == before

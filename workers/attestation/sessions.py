@@ -17,7 +17,6 @@ from shared.attestation.evidence import Evidence
 from shared.attestation.factor import Factor
 from shared.attestation.receipt import evidence_digests, evidence_texts
 from shared.attestation.report import read_report
-from shared.attestation.roots import Roots
 from shared.attestation.session import Session, collateral_needed, examine, unproven
 from shared.clock import Clock, utc
 from shared.ids import new_id
@@ -29,7 +28,7 @@ from shared.postgres.attestation_sessions import (
 )
 from shared.postgres.engine import STORE_ERRORS
 from workers.attestation.collateral import Collaterals
-from workers.attestation.fetcher import EvidenceAway
+from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.history import History
 from workers.attestation.nras import Nras
 from workers.attestation.target import Target
@@ -73,14 +72,12 @@ class Sessions:
     """Of one process. At most one report at a time is asked for, for each place."""
 
     def __init__(
-        self, *, collaterals: Collaterals, nras: Nras, store: SessionStore, roots: Roots,
-        clock: Clock, metrics: Metrics,
-    ) -> None:  # fmt: skip
-        self._collaterals = collaterals
-        self._nras = nras
+        self, fetcher: Fetcher, store: SessionStore, *, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._collaterals = Collaterals(fetcher, clock)
+        self._nras = Nras(fetcher, clock)
         self._store = store
         self._history = History(store, metrics)
-        self._roots = roots
         self._clock = clock
         self._metrics = metrics
         self._places: OrderedDict[tuple[str, str, str], _Place] = OrderedDict()
@@ -100,6 +97,12 @@ class Sessions:
             if held is None:
                 held = place.held = await self._establish(target, signer)
             return held
+
+    def forget(self, target: Target) -> None:
+        """Its TLS key is another than was attested: the next call needs a new report."""
+        for name, place in self._places.items():
+            if name[:2] == (target.provider, target.upstream_model):
+                place.held = None
 
     def _place(self, target: Target, signer: str) -> _Place:
         name = (target.provider, target.upstream_model, signer)
@@ -123,7 +126,7 @@ class Sessions:
         # A report of eight GPUs takes tens of milliseconds, most of them without the lock of Python.
         session = await asyncio.to_thread(
             examine, evidence, signer=signer, upstream_model=target.upstream_model,
-            policy=target.policy, roots=self._roots, now=now,
+            policy=target.policy, roots=target.roots, now=now,
         )  # fmt: skip
         try:
             history = await self._history.compare(target, session)

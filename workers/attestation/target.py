@@ -4,6 +4,7 @@ import httpx
 import msgspec
 
 from shared.attestation.policy import Policy
+from shared.attestation.roots import PRODUCTION, Roots
 from shared.document import Document, Model
 from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.provider import AttestedProvider
@@ -11,6 +12,9 @@ from workers.providers.registry import Credentials
 
 ACI_TYPES = frozenset({"phala"})
 """Types of provider that may be an ACI gateway: the answer to the first question tells."""
+
+
+SIMULATED_NRAS = "/nras"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +25,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     asked: AttestedProvider
     may_be_aci: bool
     policy: Policy
+    roots: Roots
     pccs_url: str
     nras_url: str
     deadline_seconds: float
@@ -32,10 +37,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Targets:
-    """Makes them of a catalog's document; one client for each address."""
+    """Makes them of a catalog's document; one client for each address.
 
-    def __init__(self, credentials: Credentials, fetcher: Fetcher) -> None:
+    Synthetic roots count for simulated providers alone: no setting makes them count for a real one.
+    """
+
+    def __init__(self, credentials: Credentials, fetcher: Fetcher, *, simulated: Roots) -> None:
         self._credentials = credentials
+        self._simulated = simulated
         self._fetcher = fetcher
         self._clients: dict[tuple[str, str, str | None], AttestedProvider] = {}
 
@@ -46,14 +55,16 @@ class Targets:
         if settings is None or not base_url:
             raise EvidenceAway("the catalog has no such provider")
         attestation = document.attestation
+        simulated = self._credentials.evidence_url(settings)
         return Target(
             provider=provider,
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,
             policy=policy_of(document, document.models.get(model)),
-            pccs_url=attestation.pccs_url,
-            nras_url=attestation.nras_url,
+            roots=self._simulated if simulated else PRODUCTION,
+            pccs_url=simulated or attestation.pccs_url,
+            nras_url=simulated + SIMULATED_NRAS if simulated else attestation.nras_url,
             deadline_seconds=attestation.deadline_seconds,
             host=httpx.URL(base_url).host,
         )

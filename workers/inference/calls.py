@@ -10,6 +10,7 @@ import httpx
 from msgspec.structs import replace
 
 from shared.errors import GatewayError, Overloaded
+from shared.ids import new_id
 from shared.money import ZERO
 from shared.spend import Charge, SpendRow, Status, encode_row
 from shared.transcript import Digest, encode_transcript
@@ -17,10 +18,15 @@ from shared.usage import Usage, total
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt
 from workers.inference.cache import Hit, JobCache
-from workers.inference.digests import Digests
+from workers.inference.digests import Digests, of_row
 from workers.inference.exchange import Collaborators, Exchange, Recorder
+from workers.inference.permit import CODE as NOT_PERMITTED
+from workers.inference.permit import NotPermitted, Permit
+from workers.inference.permit import permit as permit_for
 from workers.inference.routing import Route, backoff
 from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
+from workers.providers.http.connection import PeerNotAttested
+from workers.providers.http.prepared import pinned
 from workers.providers.http.response import ResponseTooLarge, read_all
 
 MAX_ERROR_BODY_BYTES = 64 << 10
@@ -40,7 +46,7 @@ class Calls:
     """Those under way, and the rows of those that ended."""
 
     __slots__ = (
-        "_held", "_kept", "_number", "_recorder", "_shared", "_under_way", "are_told",
+        "_held", "_kept", "_number", "_recorder", "_refused", "_shared", "_under_way", "are_told",
         "client_request", "model_label", "transcripts",
     )  # fmt: skip
 
@@ -58,6 +64,8 @@ class Calls:
         self.are_told = header.attestation != "off" and not header.dryrun
         """Whether they are to have receipts."""
         self.client_request = Digest()
+        self._refused: list[tuple[SpendRow, str]] = []
+        """Of calls that were not made, and the session of each that did not verify."""
         self.transcripts: list[bytes] = []
         """Written with the job's end, and by whoever ends it alone."""
 
@@ -119,7 +127,10 @@ class Calls:
 
     async def _make(self, exchange: Exchange, route: Route, cache: JobCache | None) -> None:
         """One attempt. Raises AttemptFailed."""
+        # Verify, then record, then send: what is refused was never an attempt.
+        permit = await self._permit(exchange, route)
         attempt = self._attempt(exchange, route)
+        attempt.permit = permit
         self._number += 1
         if cache is not None:
             attempt.recording = cache.recording()
@@ -142,6 +153,16 @@ class Calls:
         route.breaker.succeeded()
         if cache is not None:
             await cache.keep(route, attempt)
+
+    async def _permit(self, exchange: Exchange, route: Route) -> Permit | None:
+        """None where none is required. Raises NotPermitted."""
+        if self._held.header.attestation != "require":
+            return None
+        try:
+            return await permit_for(self._shared.sessions, route.target)
+        except NotPermitted as refused:
+            self._refused.append((self._attempt(exchange, route).row, refused.session_id))
+            raise
 
     def _attempt(self, exchange: Exchange, route: Route) -> Attempt:
         """The next one, not yet recorded."""
@@ -176,6 +197,8 @@ class Calls:
 
     async def _send(self, exchange: Exchange, route: Route, attempt: Attempt) -> None:
         request = exchange.request(route, attempt)
+        if attempt.permit is not None:
+            request = pinned(request, attempt.permit.pins)
         digests = attempt.digests
         if digests is not None:
             digests.forward(request)
@@ -190,6 +213,10 @@ class Calls:
                 await exchange.relay(response, route, attempt)
             finally:
                 await response.stream.aclose()  # type: ignore[union-attr]
+        except PeerNotAttested as error:
+            if route.target is not None:
+                self._shared.sessions.forget(route.target)
+            raise NotPermitted("The provider has another TLS key than it attested.") from error
         except (httpx.TransportError, ResponseTooLarge) as error:
             raise from_transport(error) from error
 
@@ -269,7 +296,21 @@ class Calls:
             upstream_id=attempt.upstream_id,
             cause=cause,
         )
+        if attempt.permit is not None:
+            transcript = replace(transcript, sessions=(attempt.permit.session_id,))
         self.transcripts.append(encode_transcript(transcript))
+
+    def tell_refusal(self) -> None:
+        """The job ends because nobody proved what they run on: its receipt shows who was asked."""
+        if not self._refused or not self.are_told:
+            return
+        row, _ = self._refused[-1]
+        told = of_row(row, provider_type="", attestation=self._held.header.attestation)
+        sessions = tuple(session for _, session in self._refused if session)
+        refusal = replace(
+            told, receipt_id=new_id(), kind="refusal", cause=NOT_PERMITTED, sessions=sessions
+        )
+        self.transcripts.append(encode_transcript(refusal))
 
     # ---- their rows
 

@@ -14,7 +14,7 @@ from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer, Earlier
-from workers.inference.digests import Digests
+from workers.inference.digests import Streamed
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.message import estimate_input_tokens
@@ -53,6 +53,8 @@ class ChatExchange:
         self._document = document
         self.header = job.header
         self.earlier = earlier
+        self._streamed: Streamed | None = None
+        """Of the attempt whose stream is being read, where it is to have a receipt."""
         self._of_variants: dict[str, dict[str, Any]] = {}
         for route in routes:
             if route.variant is not None and route.variant_name not in self._of_variants:
@@ -119,10 +121,11 @@ class ChatExchange:
             raise protocol_error("The provider did not answer with an event stream.")
         events = EventSplitter()
         pieces = response.stream.__aiter__()  # type: ignore[union-attr]
-        digests = attempt.digests
+        self._streamed = attempt.digests.stream() if attempt.digests is not None else None
+        add = self._streamed.read.add if self._streamed is not None else None
         async for piece in pieces:
-            if digests is not None:
-                digests.upstream.add(piece)
+            if add is not None:
+                add(piece)
             try:
                 data = events.feed(piece)
             except EventTooLong as error:
@@ -163,8 +166,8 @@ class ChatExchange:
         return b"".join(out)
 
     def _post(self, text: bytes, attempt: Attempt) -> None:
-        if attempt.digests is not None and not self._job.client_left:
-            attempt.digests.relayed(text)
+        if self._streamed is not None and not self._job.client_left:
+            self._streamed.relayed(text)
         self._job.post(text, output_seen=attempt.output_seen)
 
     async def _finish(
@@ -182,7 +185,7 @@ class ChatExchange:
             digests.complete = True
         try:
             if not is_over(response):
-                await _rest(pieces, digests)
+                await _rest(pieces, self._streamed)
         except asyncio.CancelledError:
             if digests is not None and self._job.may_settle:
                 self._settle(last, attempt)
@@ -194,19 +197,19 @@ class ChatExchange:
         if self._job.client_left:
             self._job.end_unheard()
             return
-        if attempt.digests is not None:
-            attempt.digests.relayed(last)
+        if self._streamed is not None:
+            self._streamed.relayed(last)
         self._job.calls.complete(attempt)
         self._job.end_stream(last)
 
 
-async def _rest(pieces: AsyncIterator[bytes], digests: Digests | None) -> None:
+async def _rest(pieces: AsyncIterator[bytes], streamed: Streamed | None) -> None:
     """Reads the end of a body whose stream is complete, for the connection's sake."""
     try:
         async with asyncio.timeout(REST_SECONDS):
             async for piece in pieces:
-                if digests is not None:
-                    digests.upstream.add(piece)
+                if streamed is not None:
+                    streamed.read.add(piece)
     except (TimeoutError, httpx.TransportError):
         return  # the answer is whole; only the connection is not worth keeping
 

@@ -6,6 +6,7 @@ Bytes are hashed as they are written and read, before anything looks at them; no
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -14,9 +15,9 @@ from typing_extensions import override
 from shared.job import JobHeader
 from shared.run import unpack
 from shared.spend import SpendRow
-from shared.transcript import Digest, Transcript, ZdrAnswer
+from shared.transcript import Digest, Transcript
 from workers.inference.retention import Retention
-from workers.providers.http.prepared import LeanResponse
+from workers.providers.http.prepared import LeanResponse, PreparedRequest
 from workers.providers.openai import UPLOAD_PATHS
 
 RESERIALISES = "phala"
@@ -25,6 +26,8 @@ HAS_RETENTION = "vercel"
 RECEIPT_HEADER = b"x-receipt-id"
 MAX_ID_CHARACTERS = 256
 """Ids are the provider's to choose, and stand in addresses and rows."""
+
+UNSEEN = Digest()
 
 _decode = msgspec.json.Decoder().decode
 
@@ -35,8 +38,7 @@ class Running:
     __slots__ = ("_hash", "size")
 
     def __init__(self) -> None:
-        # Nothing secret rests on it; it names bytes that others have signed.
-        self._hash = hashlib.sha256(usedforsecurity=False)
+        self._hash = hashlib.sha256()
         self.size = 0
 
     def add(self, piece: bytes) -> None:
@@ -44,45 +46,45 @@ class Running:
         self.size += len(piece)
 
     def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self.size) if self.size else Digest()
+        return Digest(self._hash.hexdigest(), self.size) if self.size else UNSEEN
 
 
 def digest_of(data: bytes) -> Digest:
-    return Digest(hashlib.sha256(data, usedforsecurity=False).hexdigest(), len(data))
+    return Digest(hashlib.sha256(data).hexdigest(), len(data))
 
 
 def asked_by_client(header: JobHeader, body: bytes) -> Digest:
     """Of a job's opened body, which is what its client sent; of an upload it is only what stood
     before the file, and nobody has seen the whole."""
-    return Digest() if header.endpoint in UPLOAD_PATHS else digest_of(body)
+    return UNSEEN if header.endpoint in UPLOAD_PATHS else digest_of(body)
 
 
 class Digests:
     """Of one attempt, from its send to its end."""
 
     __slots__ = (
-        "_client_request",
-        "_forwarded",
+        "_asked",
         "_provider_type",
         "_sent",
         "complete",
+        "heard",
+        "read",
         "receipt_id",
         "reserialised",
         "retention",
         "spki",
         "tls_host",
-        "to_client",
-        "upstream",
-    )  # fmt: skip
+    )
 
-    def __init__(self, client_request: Digest, provider_type: str) -> None:
-        self._client_request = client_request
+    def __init__(self, asked: Digest, provider_type: str) -> None:
+        """`asked`: of what the client sent."""
+        self._asked = asked
         self._provider_type = provider_type
-        self._forwarded = Digest()
-        self._sent: Running | None = None
-        """Of a body that is sent while it comes in."""
-        self.upstream = Running()
-        self.to_client = Running()
+        self._sent: Digest | Running = UNSEEN
+        self.read: Digest | Running = UNSEEN
+        """What came from the provider."""
+        self.heard: Digest | Running = UNSEEN
+        """What its client got."""
         self.complete = False
         """The answer was read to its end."""
         self.reserialised = ""
@@ -95,15 +97,13 @@ class Digests:
 
     def forward(self, request: httpx.Request) -> None:
         """Before it is sent. A body that is still coming is hashed on its way."""
-        stream = request.stream
-        if isinstance(stream, httpx.ByteStream):
-            body = request.read()
-            self._forwarded = digest_of(body)
+        if isinstance(request, PreparedRequest):
+            self._sent = digest_of(request.body)
             if self.retention is not None:
-                self.retention.sent(body)
-        elif isinstance(stream, httpx.AsyncByteStream):
-            self._sent = Running()
-            request.stream = Hashed(stream, self._sent)
+                self.retention.sent(request.body)
+        elif isinstance(request.stream, httpx.AsyncByteStream):
+            self._sent = running = Running()
+            request.stream = Hashed(request.stream, running)
 
     def answered(self, response: httpx.Response) -> None:
         """The head is here."""
@@ -117,48 +117,60 @@ class Digests:
 
     def whole(self, data: bytes, body: bytes | None) -> None:
         """A whole answer, and what its client gets; None: this call's answer goes to nobody."""
-        self.upstream.add(data)
         self.complete = True
+        self.read = digest_of(data)
         if body is not None:
-            self.to_client.add(body)
+            self.heard = digest_of(body)
         if self._provider_type == RESERIALISES:
             self.reserialised = _reserialised(data)
         if self.retention is not None:
             self.retention.answered([data])
 
-    def relayed(self, text: bytes) -> None:
-        """A part of a stream, as it is posted."""
-        self.to_client.add(unpack(text))
+    def stream(self) -> "Streamed":
+        """A stream begins."""
+        self.read, self.heard = streamed = Streamed(Running(), Running())
+        return streamed
 
     @property
     def is_told(self) -> bool:
-        """Whether there is to be a receipt: of what was read to its end, or seen by its client."""
-        return self.complete or self.to_client.size > 0
+        """Whether there is to be a receipt: of what was read to its end, or heard in part."""
+        return self.complete or self.heard.size > 0
 
     def transcript(
         self, row: SpendRow, *, attestation: str, upstream_id: str, cause: str
     ) -> Transcript:
         """`cause`: why it is not complete, where it is not."""
-        sent = self._forwarded if self._sent is None else self._sent.digest()
         told = of_row(row, provider_type=self._provider_type, attestation=attestation)
         return msgspec.structs.replace(
             told,
             complete=self.complete,
             cause="" if self.complete else cause,
-            client_request=self._client_request,
-            forwarded_request=sent,
-            upstream_response=self.upstream.digest(),
-            client_response=self.to_client.digest(),
+            client_request=self._asked,
+            forwarded_request=_final(self._sent),
+            upstream_response=_final(self.read),
+            client_response=_final(self.heard),
             reserialised_response=self.reserialised,
             upstream_id=upstream_id[:MAX_ID_CHARACTERS],
             upstream_receipt_id=self.receipt_id,
             tls_host=self.tls_host,
             tls_spki=self.spki,
-            zdr=self._zdr(),
+            zdr=None if self.retention is None else self.retention.answer(),
         )
 
-    def _zdr(self) -> ZdrAnswer | None:
-        return None if self.retention is None else self.retention.answer()
+
+class Streamed(NamedTuple):
+    """Both ends of a stream, as it passes."""
+
+    read: Running
+    heard: Running
+
+    def relayed(self, text: bytes) -> None:
+        """A part of it, as it is posted."""
+        self.heard.add(unpack(text))
+
+
+def _final(seen: Digest | Running) -> Digest:
+    return seen.digest() if isinstance(seen, Running) else seen
 
 
 class Hashed(httpx.AsyncByteStream):

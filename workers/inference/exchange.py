@@ -15,6 +15,7 @@ from workers.held import HeldJob
 from workers.inference.attempt import Attempt
 from workers.inference.cache import Cache
 from workers.inference.meter import Meter
+from workers.inference.permit import Attested
 from workers.inference.routing import Route, Routing
 
 
@@ -84,3 +85,4 @@ class Collaborators:
     meter: Meter
     uploads: UploadReader
     cache: Cache
+    sessions: Attested

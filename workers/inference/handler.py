@@ -25,6 +25,7 @@ from workers.inference.document_exchange import EmbeddingsExchange, RerankExchan
 from workers.inference.exchange import Catalogs, Collaborators, Recorder
 from workers.inference.job import Begin, Job
 from workers.inference.meter import Meter
+from workers.inference.permit import Attested
 from workers.inference.transcription_exchange import TranscriptionExchange
 from workers.outbox import Outbox
 
@@ -51,6 +52,7 @@ class Inference:
         clock: Clock,
         metrics: Metrics,
         uploads: UploadReader,
+        sessions: Attested,
     ) -> None:
         meter = Meter(metrics)
         self._shared = Collaborators(
@@ -60,6 +62,7 @@ class Inference:
             clock=clock,
             meter=meter,
             uploads=uploads,
+            sessions=sessions,
             cache=Cache(
                 seal=seal,
                 clock=clock,

@@ -24,6 +24,10 @@ class Attested(Protocol):
         """Raises EvidenceAway."""
         ...
 
+    def forget(self, target: Target) -> None:
+        """What was known of it does not hold any more."""
+        ...
+
 
 class Permit(msgspec.Struct, frozen=True):
     session_id: str
@@ -31,11 +35,14 @@ class Permit(msgspec.Struct, frozen=True):
     """SHA-256 of the only SubjectPublicKeyInfo the prompt may go to; empty: the report names none."""
 
 
+CODE = "attestation_failed"
+
+
 class NotPermitted(AttemptFailed):
     """Nothing was sent."""
 
     def __init__(self, message: str, session_id: str = "") -> None:
-        error = Overloaded(message, code="attestation_failed", retry_after=RETRY_AFTER_SECONDS)
+        error = Overloaded(message, code=CODE, retry_after=RETRY_AFTER_SECONDS)
         super().__init__(error, "elsewhere", against_provider=False)
         self.session_id = session_id
 

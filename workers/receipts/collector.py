@@ -18,8 +18,6 @@ from workers.receipts.maker import Maker
 from workers.receipts.writer import Writer
 
 LOOK_SECONDS = 0.2
-LEASE_SECONDS = 30.0
-LOOK_FOR_LEFT_SECONDS = 10.0
 AT_ONCE = 500
 MOST_UNDER_WAY = 20_000
 """Of some 7 KB each. Most of them wait for a provider that is slow to sign."""
@@ -33,14 +31,16 @@ class Collector:
 
     def __init__(
         self, *, stream: ReceiptStream, store: ReceiptStore, maker: Maker, writer: Writer,
-        clock: Clock, metrics: Metrics,
+        lease_seconds: float, clock: Clock, metrics: Metrics,
     ) -> None:  # fmt: skip
+        """`lease_seconds`: a transcript that nobody has renewed for so long is somebody's who died."""
         self._stream = stream
         self._store = store
         self._maker = maker
         self._writer = writer
         self._clock = clock
         self._metrics = metrics
+        self._lease_seconds = lease_seconds
         self._under_way: dict[tuple[int, bytes, int], Claimed] = {}
         self._look_for_left_at = 0.0
         self._is_away = True
@@ -122,13 +122,13 @@ class Collector:
         now = asyncio.get_running_loop().time()
         if now < self._look_for_left_at:
             return []
-        found = await self._stream.take_over(LEASE_SECONDS, min(room, AT_ONCE))
-        self._look_for_left_at = now + (0 if found else LOOK_FOR_LEFT_SECONDS)
+        found = await self._stream.take_over(self._lease_seconds, min(room, AT_ONCE))
+        self._look_for_left_at = now + (0 if found else self._lease_seconds / 2)
         return found
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
+            await asyncio.sleep(self._lease_seconds / 3)
             try:
                 await self._stream.renew(list(self._under_way.values()))
             except (ValkeyAway, CommandRefused) as error:

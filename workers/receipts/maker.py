@@ -11,7 +11,7 @@ from shared.attestation.merkle import leaf_hash
 from shared.attestation.message import read_signature
 from shared.attestation.policy import Policy
 from shared.attestation.receipt import digest_of, document_of
-from shared.attestation.roots import Roots
+from shared.attestation.roots import PRODUCTION
 from shared.attestation.signing import ReceiptKey
 from shared.attestation.verdict import Verdict, judge
 from shared.attestation.verify import conclude
@@ -47,14 +47,13 @@ class Maker:
     """Of one process."""
 
     def __init__(
-        self, *, aims: Aims, sessions: Sessions, refused: Refused, key: ReceiptKey, roots: Roots, clock: Clock,
+        self, *, aims: Aims, sessions: Sessions, refused: Refused, key: ReceiptKey, clock: Clock,
         gateway_version: str,
     ) -> None:  # fmt: skip
         self._aims = aims
         self._sessions = sessions
         self._refused = refused
         self._key = key
-        self._roots = roots
         self._clock = clock
         self._version = gateway_version
         self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -63,13 +62,13 @@ class Maker:
         """Returns at its deadline at the latest, with what there is by then."""
         kind = transcript.receipt_kind
         if kind == "zdr":
-            return self._settled(transcript, Verdict("n/a"), Basis(), Policy())
+            return self._settled(transcript, Verdict("n/a"), Basis(), None)
         if kind == "refusal":
             return await self._refusal(transcript)
         if not transcript.complete:
             verdict = judge((), gateway_scope=False, complete=False, cause=transcript.cause,
                             is_over=True)  # fmt: skip
-            return self._settled(transcript, verdict, Basis(), Policy())
+            return self._settled(transcript, verdict, Basis(), None)
         return await self._call(transcript)
 
     # ---- a call
@@ -84,7 +83,7 @@ class Maker:
             left = transcript.ended_at + seconds - self._clock.now()
             verdict = self._judge(transcript, target, found, is_over=left <= 0 or found.never)
             if verdict.label != "pending":
-                return self._settled(transcript, verdict, _basis(found), _policy(target))
+                return self._settled(transcript, verdict, _basis(found), target)
             await asyncio.sleep(min(pause, max(0.0, left)))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -134,19 +133,19 @@ class Maker:
         target = await self._aims.of(transcript)
         basis, factors = await self._refused.basis(transcript)
         verdict = judge(factors, gateway_scope=False, is_over=True)
-        return self._settled(transcript, verdict, basis, _policy(target))
+        return self._settled(transcript, verdict, basis, target)
 
     # ---- the document
 
     def _settled(
-        self, transcript: Transcript, verdict: Verdict, basis: Basis, policy: Policy
+        self, transcript: Transcript, verdict: Verdict, basis: Basis, target: Target | None
     ) -> SettledReceipt:
         document = document_of(
             transcript,
             verdict,
             basis.evidence,
-            policy=policy,
-            roots=self._roots,
+            policy=target.policy if target is not None else Policy(),
+            roots=target.roots if target is not None else PRODUCTION,
             session_id=basis.session_id,
             verified_at=basis.verified_at or self._clock.now(),
             gateway_version=self._version,
@@ -164,10 +163,6 @@ class Maker:
             # What belongs to the session was stored with it.
             evidence={digest_of(signature): signature} if signature else {},
         )
-
-
-def _policy(target: Target | None) -> Policy:
-    return target.policy if target is not None else Policy()
 
 
 def _basis(found: Found) -> Basis:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Sequence
 
 import structlog
@@ -16,13 +17,11 @@ from shared.postgres.catalog_watch import CatalogWatch, NoCatalog
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import STORE_ERRORS, Engine
 from shared.postgres.receipts import ReceiptStore
-from shared.postgres.transparency_log import LogWriter
+from shared.postgres.transparency_log import TransparencyLog
 from shared.valkey.client import Client
 from shared.valkey.keys import ShardKeys
 from shared.valkey.receipts import ReceiptStream
-from workers.attestation.collateral import Collaterals
 from workers.attestation.fetcher import Fetcher
-from workers.attestation.nras import Nras
 from workers.attestation.sessions import Sessions
 from workers.attestation.target import Targets
 from workers.providers.registry import Credentials
@@ -51,31 +50,25 @@ class Receipts:
         engine: Engine,
         credentials: Credentials,
         key: ReceiptKey,
-        roots: Roots,
+        simulated: Roots,
         clock: Clock,
         metrics: Metrics,
+        lease_seconds: float,
         gateway_version: str,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._transport = UpstreamTransport()
+        """`ssl_context`: by default what the system trusts."""
+        self._transport = UpstreamTransport(ssl_context=ssl_context)
         self._catalogs = CatalogWatch(CatalogStore(engine))
         fetcher, store = Fetcher(self._transport), SessionStore(engine)
         receipts = ReceiptStore(engine)
-        self._log = LogWriter(engine, key, clock)
         self._stream = ReceiptStream(client, shards, process)
-        sessions = Sessions(
-            collaterals=Collaterals(fetcher, clock),
-            nras=Nras(fetcher, clock),
-            store=store,
-            roots=roots,
-            clock=clock,
-            metrics=metrics,
-        )
+        sessions = Sessions(fetcher, store, clock=clock, metrics=metrics)
         maker = Maker(
-            aims=Aims(self._catalogs, Targets(credentials, fetcher)),
+            aims=Aims(self._catalogs, Targets(credentials, fetcher, simulated=simulated)),
             sessions=sessions,
             refused=Refused(store),
             key=key,
-            roots=roots,
             clock=clock,
             gateway_version=gateway_version,
         )
@@ -84,10 +77,11 @@ class Receipts:
             store=receipts,
             maker=maker,
             writer=Writer(receipts),
+            lease_seconds=lease_seconds,
             clock=clock,
             metrics=metrics,
         )
-        self._tree = Tree(self._log, metrics)
+        self._tree = Tree(TransparencyLog(engine, key, clock), metrics)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -100,12 +94,8 @@ class Receipts:
         await self._transport.aclose()
 
     async def _started(self) -> None:
-        """Other chores go on while the catalog cannot be had.
-
-        The key is published before it signs anything.
-        """
+        """Other chores go on while the catalog cannot be had."""
         while True:
             with contextlib.suppress(NoCatalog, CatalogInvalid, *STORE_ERRORS):
-                await self._catalogs.start()
-                return await self._log.publish_key()
+                return await self._catalogs.start()
             await asyncio.sleep(AGAIN_SECONDS)

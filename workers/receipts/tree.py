@@ -6,7 +6,7 @@ import structlog
 
 from shared.metrics import Metrics
 from shared.postgres.engine import STORE_ERRORS
-from shared.postgres.transparency_log import LogBroken, LogWriter
+from shared.postgres.transparency_log import LogBroken, TransparencyLog
 
 EVERY_SECONDS = 1.0
 MOST_AT_ONCE = 500
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 class Tree:
     """The loop of one background process; others may run the same."""
 
-    def __init__(self, store: LogWriter, metrics: Metrics) -> None:
+    def __init__(self, store: TransparencyLog, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
 

@@ -43,7 +43,7 @@ class Simulator:
         self._api_keys = [key.encode() for key in api_keys]
         chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), tee=tee, clock=clock)
         control = Control(ledger=ledger, pacemaker=pacemaker)
-        documents = Documents(ledger=ledger)
+        documents = Documents(ledger=ledger, tee=tee)
         audio = Audio(ledger=ledger)
         attesting = Endpoints(tee, pacemaker)
         self._profiles = (*profiles(), *attested_profiles(tee))

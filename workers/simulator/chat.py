@@ -155,6 +155,7 @@ class Chat:
     def _note(self, ticket: Ticket, tap: Tap) -> None:
         call = ticket.call
         self._tee.messages.note(
+            profile=ticket.profile.name,
             call_id=call.call_id,
             chat_id=ticket.profile.answer_id(call.call_id),
             model=call.model or "",

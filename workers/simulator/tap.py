@@ -24,5 +24,5 @@ class Tap:
         return self._digest.hexdigest()
 
     @property
-    def kept(self) -> bytes:
-        return b"".join(self._pieces or ())
+    def kept(self) -> bytes | None:
+        return None if self._pieces is None else b"".join(self._pieces)

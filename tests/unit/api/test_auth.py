@@ -201,7 +201,11 @@ async def test_the_master_key_is_a_caller_everywhere():
     assert auth.require_master(headers) is MASTER_CALLER
 
 
-@pytest.mark.parametrize("token", [TOKEN, b"", b"wrong", MASTER + b"x", MASTER[:-1]])
+@pytest.mark.parametrize(
+    "token",
+    [TOKEN, b"", b"wrong", MASTER + b"x", MASTER[:-1]],
+    ids=["a key", "none", "another", "longer", "shorter"],  # the key is another in each run
+)
 def test_only_the_master_key_opens_management(token):
     with pytest.raises(NotAuthenticated):
         authenticator().require_master([(b"authorization", b"Bearer " + token)])

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import rfc8785
 
 from shared.attestation.evidence import Evidence
+from shared.attestation.factor import DECIDING
 from shared.attestation.policy import Policy
 from shared.attestation.session import Session, examine
 from workers.simulator.tee.collateral import State, collateral
@@ -28,6 +29,17 @@ KEY = f"{FMSPC}/platform"
 SPKI = "c7" * 32
 SIGNER, GATEWAY_SIGNER, OTHER_SIGNER = "11" * 20, "22" * 32, "33" * 20
 MODEL = "maker/model"
+OF_MESSAGES = (
+    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
+    "signature_scope",
+)  # fmt: skip
+OF_SESSIONS = tuple(one for one in DECIDING if one not in OF_MESSAGES)
+NOT_HERE = ("image_provenance", "signer_history")
+"""They need the network, and the session before."""
+OPEN = {"compose_known": "unknown", "os_image_known": "unknown"}
+PASSING = {**dict.fromkeys(OF_SESSIONS, "pass"), **OPEN, "trust_root": "pass"}
+DIRECT = {**PASSING, "gateway_attested": "skip"}
+
 RECEIPT_KEY = {"key_id": "receipt-1", "algo": "ed25519", "public_key": "ab" * 32}
 COMPOSE = json.dumps(
     {
@@ -70,7 +82,9 @@ class Machine:
     nonce: str = NONCE
     debug: bool = False
     config_id: bytes | None = None
+    earlier: tuple[Event, ...] = ()
     later: tuple[Event, ...] = ()
+    """Than the machine was ready."""
     report_data: bytes = b""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """Members that are shown in place of its own; None: not at all."""
@@ -82,7 +96,7 @@ class Machine:
     @property
     def log(self) -> tuple[Event, ...]:
         booted = boot_log(name="a", compose_hash=self.compose_hash, os_image_hash=b"\x05" * 32)
-        return (*booted, *self.later)
+        return (*booted[:-1], *self.earlier, booted[-1], *self.later)
 
     @property
     def events(self) -> list[dict[str, object]]:
@@ -226,7 +240,3 @@ def statuses(session: Session) -> dict[str, str]:
 
 def details(session: Session) -> dict[str, str]:
     return {one.name: one.detail for one in session.factors}
-
-
-def changed(machine: Machine, **changes: Any) -> Machine:
-    return replace(machine, **changes)

@@ -71,7 +71,7 @@ def sealed_b(receipt: dict[str, Any], algorithm: str, key_id: str) -> str:
 
 
 def statuses(text: str, session: Session = SESSION, call: Transcript = CALL) -> dict[str, str]:
-    found = {one.name: one.status for one in check_message(call, text, session)}
+    found: dict[str, str] = {one.name: one.status for one in check_message(call, text, session)}
     assert set(found) == {*NAMES, "tls_pinned"}
     return found
 
@@ -116,8 +116,9 @@ def test_a_key_that_is_none_signs_nothing(key: str):
 @pytest.mark.parametrize("text", HONEST)
 def test_no_member_of_a_receipt_can_be_another(text: str):
     receipt = json.loads(text)
+    others: tuple[object, ...] = ("other", None, 7, {}, [])
     for name in receipt:
-        for value in ("other", None, 7, {}, []):
+        for value in others:
             if name != "api_version":
                 assert "signature_valid" in failing(json.dumps({**receipt, name: value}))
         without = {one: value for one, value in receipt.items() if one != name}

@@ -64,6 +64,13 @@ def test_a_second_measurement_after_boot_changes_nothing():
     assert told(Machine(later=later))["compose_hash"] == "pass"
 
 
+@pytest.mark.parametrize("payload", [b"\x09" * 32, Machine().compose_hash])
+def test_a_second_measurement_during_boot_fails(payload: bytes):
+    session = examined(near_direct(Machine(earlier=(runtime_event("compose-hash", payload),))))
+    assert statuses(session)["compose_hash"] == "fail"
+    assert details(session)["compose_hash"] == "the boot measured 2 composes, not one"
+
+
 def test_a_compose_that_is_not_shown_is_open():
     shown = Machine(shown={"info": {}})
     assert told(shown)["compose_hash"] == "unknown"

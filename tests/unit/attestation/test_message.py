@@ -168,6 +168,11 @@ def test_the_algorithm_may_be_left_out_and_addresses_be_written_as_they_like():
     assert failing(ed_answer(signing_algo=""), ED_SESSION) == []
 
 
+def test_an_error_that_is_none_takes_nothing_away():
+    assert failing(answer(error=None, error_code="")) == []
+    assert statuses(answer(error="gone"))["signature_valid"] == "unknown"
+
+
 def test_a_signer_that_is_not_the_attested_one_fails():
     other = PrivateKey(b"\x09" * 32)
     address = other.public_key.to_canonical_address().hex()

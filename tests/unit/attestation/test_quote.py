@@ -101,6 +101,16 @@ def test_a_nodes_collateral_has_the_window_that_was_found(now: float, status: st
     assert told(near(now))["collateral_current"] == status
 
 
+@pytest.mark.parametrize(
+    "name", ["near-model-ecdsa-addr/attestation_report.json", "dstack/quote-report.json",
+             "dstack/tdx-lite-getquote.json"],
+)  # fmt: skip
+def test_other_recorded_quotes_of_the_same_platform_are_verified(name: str):
+    document = json.loads(vector(name))
+    shown = document.get("compose_manager_attestation", document)
+    assert told(near(raw=bytes.fromhex(shown["quote"]))) == ALL_PASS
+
+
 def test_a_quote_of_version_5_is_parsed_and_its_level_is_refused():
     checked = recorded("tdx_quote_outdated", 1772000000)
     assert told(checked) == expect("unknown", "unknown", "fail", "unknown")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,13 @@ def test_the_tls_form_binds_both_keys(signer: str):
     assert bound(data, signer=signer) == ("", True, False)
 
 
+@pytest.mark.parametrize("spki", ["c0" * 20, "c0" * 31, "c0" * 33])
+def test_a_tls_key_is_named_by_32_bytes(spki: str):
+    raw = bytes.fromhex(ADDRESS) + bytes.fromhex(spki)
+    data = hashlib.sha256(raw).digest() + bytes.fromhex(NONCE)
+    assert bound(data, signer=ADDRESS, tls_spki=spki) == ("", True, False)
+
+
 def test_a_tls_key_beside_the_address_form_is_not_attested():
     data = address_form(bytes.fromhex(ADDRESS)) + bytes.fromhex(NONCE)
     assert bound(data, signer=ADDRESS, tls_spki=SPKI) == ("", True, False)
@@ -103,7 +111,7 @@ def test_the_nonce_is_compared_with_ours_alone():
 @pytest.mark.parametrize("workload_id", ["", "sha256:" + "ef" * 32])
 def test_a_keyset_is_bound_with_our_nonce(workload_id: str):
     digest = keyset_digest(KEYSET)
-    theirs = {"keyset": KEYSET, "workload_id": workload_id}
+    theirs: dict[str, Any] = {"keyset": KEYSET, "workload_id": workload_id}
     assert bound(aci_form(digest, NONCE, workload_id), **theirs) == ("keyset", True, True)
     assert bound(aci_form(digest, None, workload_id), **theirs) == ("keyset", False, True)
     assert bound(aci_form(digest, "00" * 32, workload_id), **theirs) == ("", False, False)

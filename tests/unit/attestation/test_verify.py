@@ -20,6 +20,7 @@ from tests.transcripts import a_transcript
 from tests.unit.attestation.gpu_mint import Maker
 from tests.vectors import vector
 
+DEFAULT = Policy()
 NOW = 1_781_056_027.0
 REPORTED_AT = NOW - 10
 MODEL = "Qwen/Qwen3.5-122B-A10B"
@@ -55,11 +56,14 @@ def recorded(**changes: Any) -> tuple[Transcript, Evidence]:
     return call, replace(evidence, **changes)
 
 
+DEFAULT = Policy()
+
+
 def verdict_of(
     call: Transcript,
     evidence: Evidence,
     *,
-    policy: Policy = Policy(),
+    policy: Policy = DEFAULT,
     roots: Roots = PRODUCTION,
     now: float = NOW,
     is_over: bool = True,

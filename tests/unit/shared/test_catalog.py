@@ -66,6 +66,7 @@ def catalog() -> Catalog:
         ("[cache]\nmax_entry_bytes = 0", "cache.max_entry_bytes"),
         ("[cache]\nmax_entry_bytes = 300_000_000\nmax_bytes = 1", "cache.max_entry_bytes"),
         ("[cache]\nmax_bytes = 1000", "cache.max_bytes"),
+        ("[queue]\nmax_receipt_backlog = 0", "max_receipt_backlog"),
         ("[attestation]\ndrain_seconds = 0", "attestation.drain_seconds"),
         ("[attestation]\npccs_url = 'pccs'", "attestation.pccs_url"),
         ("[attestation]\nnras_url = 'ftp://nras'", "attestation.nras_url"),

@@ -70,10 +70,10 @@ class PreparedRequest(httpx.Request):
         self.timeouts = timeouts
         self.pins = pins
         self._head = head
-        self._body = content
+        self.body = content
 
     def question(self) -> Question:
-        return Question(self, self._head, self._body, None, len(self._body), False, True)
+        return Question(self, self._head, self.body, None, len(self.body), False, True)
 
     @cached_property
     @override
@@ -87,7 +87,7 @@ class PreparedRequest(httpx.Request):
     @cached_property
     @override
     def stream(self) -> httpx.ByteStream:  # type: ignore[override]
-        return httpx.ByteStream(self._body)
+        return httpx.ByteStream(self.body)
 
     @cached_property
     @override
@@ -124,7 +124,10 @@ class LeanResponse(httpx.Response):
     def header(self, name: bytes) -> bytes:
         """One header's value, empty where there is none, without taking the others apart. `name` is
         in lowercase."""
-        return next((value for one, value in self._answer.headers if one.lower() == name), b"")
+        for one, value in self._answer.headers:
+            if len(one) == len(name) and one.lower() == name:
+                return value
+        return b""
 
     @cached_property
     @override

@@ -98,7 +98,7 @@ class AciB(AciGateway):
     def signed_receipt(self, node: Node, message: Message, receipt: Json) -> Json:
         key = _receipt_key(node)
         if message.fault == STRANGER:
-            key = _receipt_key(self.node("unattested-elsewhere"))
+            key = _receipt_key(self.stranger)
         head = {"algo": SECP256K1, "key_id": B_KEY_ID}
         value = key.sign_digest(canonical({**receipt, "signature": head}))
         return {**receipt, "signature": {**head, "value": spoilt(value, message.fault)}}
@@ -142,7 +142,7 @@ class AciC(AciGateway):
 
     @override
     def signed_receipt(self, node: Node, message: Message, receipt: Json) -> Json:
-        signer = node if message.fault != STRANGER else self.node("unattested-elsewhere")
+        signer = node if message.fault != STRANGER else self.stranger
         receipt = {**receipt, "key_id": C_KEY_ID}
         signature = signer.ed25519.sign_bytes(canonical(receipt))
         return {**receipt, "signature": spoilt(signature, message.fault)}

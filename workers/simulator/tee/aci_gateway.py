@@ -20,7 +20,7 @@ from workers.simulator.tee.classic import (
     signed,
     stranger_of,
 )
-from workers.simulator.tee.fleet import Fleet, Service
+from workers.simulator.tee.fleet import STRANGERS, Fleet, Service
 from workers.simulator.tee.gpu import payload
 from workers.simulator.tee.messages import Message
 from workers.simulator.tee.node import Node, flipped
@@ -132,9 +132,13 @@ class AciGateway(ABC):
         return signed(
             message,
             signer=self.alias_signer(self.node(message.fault)),
-            stranger=stranger_of(self._fleet, self.service, "ecdsa"),
+            stranger=stranger_of(self._fleet, "ecdsa"),
             with_model=False,
         )
+
+    @property
+    def stranger(self) -> Node:
+        return self._fleet.nodes(STRANGERS)[0]
 
     def alias_signer(self, node: Node) -> Signer:
         return node.ecdsa

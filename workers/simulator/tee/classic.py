@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from workers.simulator.problems import Refused
-from workers.simulator.tee.fleet import Fleet, Service
+from workers.simulator.tee.fleet import STRANGERS, Fleet
 from workers.simulator.tee.messages import Message
 from workers.simulator.tee.node import Node, address_form, flipped
 from workers.simulator.tee.signer import Signer
@@ -54,7 +54,7 @@ def text_of(message: Message, *, with_model: bool) -> str:
 
 
 def signed(message: Message, *, signer: Signer, stranger: Signer, with_model: bool) -> Json:
-    """An answer about a signature. `stranger` is attested nowhere that the model's report shows."""
+    """An answer about a signature. `stranger` is attested nowhere."""
     chosen = stranger if message.fault == STRANGER else signer
     text = text_of(message, with_model=with_model)
     signature = chosen.sign(text)
@@ -71,9 +71,9 @@ def signed(message: Message, *, signer: Signer, stranger: Signer, with_model: bo
     }
 
 
-def stranger_of(fleet: Fleet, service: Service, algorithm: str) -> Signer:
-    """A real signer of the service, of a node that serves other models."""
-    return fleet.nodes(service, "unattested-elsewhere")[0].signer(algorithm)
+def stranger_of(fleet: Fleet, algorithm: str) -> Signer:
+    """A signer that no report of any service shows."""
+    return fleet.nodes(STRANGERS)[0].signer(algorithm)
 
 
 def attestation(node: Node, *, algorithm: str, nonce: bytes, tls_spki: str = "") -> Json:

@@ -32,7 +32,7 @@ class Endpoints:
             await exchange.respond(200, body)
 
     async def signature(self, exchange: Exchange, profile: Profile) -> None:
-        message = self._message(exchange.last_segment)
+        message = self._message(profile, exchange.last_segment)
         if message.fault == "signature-error":
             await exchange.respond_json(200, SIGNATURE_ERRORS)
             return
@@ -52,7 +52,7 @@ class Endpoints:
         named = exchange.last_segment
         if named.startswith(RECEIPT_PREFIX):
             named = profile.answer_id(named.removeprefix(RECEIPT_PREFIX))
-        message = self._message(named)
+        message = self._message(profile, named)
         await exchange.respond_json(200, self._tee.aci[profile.name].receipt(message))
 
     async def session(self, exchange: Exchange, profile: Profile) -> None:
@@ -71,9 +71,9 @@ class Endpoints:
             raise Refused(404, "The model does not exist.", code="model_not_found", param="model")
         return model
 
-    def _message(self, chat_id: str) -> Message:
+    def _message(self, profile: Profile, chat_id: str) -> Message:
         """Raises Refused where its signature is not there: not yet, never, or not for this model."""
-        message = self._tee.messages.find(chat_id)
+        message = self._tee.messages.find(profile.name, chat_id)
         if message is None:
             raise Refused(404, "No such signature.", type=NOT_FOUND)
         message.tries += 1

@@ -30,6 +30,8 @@ ACI_B = Service(name="aci-b", gpus=0)
 ACI_C = Service(name="aci-c", gpus=0)
 CHUTES = Service(name="chutes", nodes=2)
 TINFOIL = Service(name="tinfoil")
+STRANGERS = Service(name="strangers", gpus=0)
+"""Whose reports nobody serves."""
 
 
 class Fleet:

@@ -59,3 +59,10 @@ def payload(nonce: bytes, evidence: Sequence[dict[str, str]]) -> str:
     """The body of a request to NRAS, as reports carry it."""
     document = {"nonce": nonce.hex(), "evidence_list": evidence, "arch": ARCHITECTURE}
     return _encode(document).decode()
+
+
+def spoilt(item: dict[str, str]) -> dict[str, str]:
+    """With one bit of its signature changed."""
+    evidence = bytearray(base64.b64decode(item["evidence"]))
+    evidence[-1] ^= 1
+    return {**item, "evidence": base64.b64encode(evidence).decode()}

@@ -13,7 +13,6 @@ KEPT_SECONDS = 1200.0
 """As vllm-proxy keeps its signatures."""
 KEPT_MESSAGES = 100_000
 """About 60 MB; more calls in twenty minutes, and the oldest lose their signatures."""
-RESERIALISED = "reserialised"
 DONE = b"data: [DONE]\n\n"
 
 
@@ -21,6 +20,8 @@ DONE = b"data: [DONE]\n\n"
 class Message:
     """One answer that its client got whole."""
 
+    profile: str
+    """Whose machine answered."""
     call_id: str
     chat_id: str
     model: str
@@ -37,38 +38,43 @@ class Message:
         return kind_of(self.model) or ""
 
 
-def is_reserialised(model: str) -> bool:
-    return RESERIALISED in model
-
-
 class Messages:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: OrderedDict[str, Message] = OrderedDict()
 
     def note(
-        self, *, call_id: str, chat_id: str, model: str, body: bytes, tap: Tap, streamed: bool
+        self,
+        *,
+        profile: str,
+        call_id: str,
+        chat_id: str,
+        model: str,
+        body: bytes,
+        tap: Tap,
+        streamed: bool,
     ) -> None:
         """Remembers an answer; a stream only where `[DONE]` has left."""
         if streamed and not tap.last.endswith(DONE):
             return
         message = Message(
+            profile=profile,
             call_id=call_id,
             chat_id=chat_id,
             model=model,
             request=hashlib.sha256(body).hexdigest(),
-            response=tap.sha256 if streamed else _of_whole(tap, model),
+            response=tap.sha256 if streamed else _of_whole(tap),
             streamed=streamed,
             at=self._clock.now(),
         )
         self._kept[chat_id] = message
         self._forget()
 
-    def find(self, chat_id: str) -> Message | None:
+    def find(self, profile: str, chat_id: str) -> Message | None:
         message = self._kept.get(chat_id)
-        if message is None or self._clock.now() - message.at > KEPT_SECONDS:
+        if message is None or message.profile != profile:
             return None
-        return message
+        return None if self._clock.now() - message.at > KEPT_SECONDS else message
 
     def _forget(self) -> None:
         oldest = self._clock.now() - KEPT_SECONDS
@@ -79,8 +85,8 @@ class Messages:
             self._kept.popitem(last=False)
 
 
-def _of_whole(tap: Tap, model: str) -> str:
-    """vllm-proxy signs the answer as Python's json dumps it, though it sends another form."""
-    if not is_reserialised(model):
+def _of_whole(tap: Tap) -> str:
+    """Where the bytes were kept, it is not they that are signed, but Python's dump of them."""
+    if tap.kept is None:
         return tap.sha256
     return hashlib.sha256(json.dumps(json.loads(tap.kept)).encode()).hexdigest()

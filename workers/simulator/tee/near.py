@@ -15,7 +15,8 @@ from workers.simulator.tee.fleet import NEAR_GATEWAY, NEAR_MODEL, Fleet
 from workers.simulator.tee.messages import Message
 from workers.simulator.tee.node import Node
 
-GATEWAY_FAULT = "gateway-debug"
+GATEWAY_FAULTS = ("gateway-debug", "tls-not-attested")
+"""Of the gateway's own machine, where there is one."""
 
 
 class NearGateway:
@@ -38,22 +39,21 @@ class NearGateway:
         }
 
     def signature(self, message: Message, query: Mapping[str, str]) -> Json:
-        service = NEAR_GATEWAY if message.streamed else NEAR_MODEL
         algorithm = algorithm_of(query, "ed25519" if message.streamed else "ecdsa")
         node = self._gateway(message.fault) if message.streamed else self._model(message.fault)
         answer = signed(
             message,
             signer=node.signer(algorithm),
-            stranger=stranger_of(self._fleet, service, algorithm),
+            stranger=stranger_of(self._fleet, algorithm),
             with_model=not message.streamed,
         )
         return {**answer, "signature_kind": "gateway" if message.streamed else "provider_tee"}
 
     def _gateway(self, fault: str) -> Node:
-        return self._fleet.nodes(NEAR_GATEWAY, fault if fault == GATEWAY_FAULT else "")[0]
+        return self._fleet.nodes(NEAR_GATEWAY, fault if fault in GATEWAY_FAULTS else "")[0]
 
     def _model(self, fault: str) -> Node:
-        return self._fleet.nodes(NEAR_MODEL, "" if fault == GATEWAY_FAULT else fault)[0]
+        return self._fleet.nodes(NEAR_MODEL, "" if fault in GATEWAY_FAULTS else fault)[0]
 
 
 class NearDirect:
@@ -74,7 +74,7 @@ class NearDirect:
         answer = signed(
             message,
             signer=self._fleet.nodes(NEAR_MODEL, message.fault)[0].signer(algorithm),
-            stranger=stranger_of(self._fleet, NEAR_MODEL, algorithm),
+            stranger=stranger_of(self._fleet, algorithm),
             with_model=True,
         )
         return {**answer, "signature_kind": "provider_tee"}

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from workers.simulator.tee.event_log import APPLICATION_ID, Event, boot_log, replayed
 from workers.simulator.tee.faults import fmspc_of
-from workers.simulator.tee.gpu import Gpu, payload
+from workers.simulator.tee.gpu import Gpu, payload, spoilt
 from workers.simulator.tee.pki import Pki
 from workers.simulator.tee.quote import Measurements, Platform
 from workers.simulator.tee.signer import EcdsaSigner, Ed25519Signer, Signer
@@ -121,7 +121,7 @@ class Node:
         measured = secrets.token_bytes(32) if self.fault == "gpu-nonce" else nonce
         evidence = [gpu.evidence(measured) for gpu in self._gpus]
         if self.fault == "gpu-signature":
-            evidence[-1]["evidence"] = evidence[-1]["evidence"][:-8] + "AAAAAAAA"
+            evidence[-1] = spoilt(evidence[-1])
         return payload(nonce, evidence)
 
     @cached_property

@@ -14,7 +14,7 @@ from workers.simulator.tee.classic import Json
 from workers.simulator.tee.faults import PREFIX, kind_of
 from workers.simulator.tee.fleet import Fleet
 from workers.simulator.tee.intel import Intel
-from workers.simulator.tee.messages import Message, Messages, is_reserialised
+from workers.simulator.tee.messages import Message, Messages
 from workers.simulator.tee.near import NearDirect, NearGateway
 from workers.simulator.tee.nvidia import Nvidia
 from workers.simulator.tee.pki import Pki
@@ -23,6 +23,9 @@ from workers.simulator.tee.vllm_proxy import VllmProxy
 
 KEPT_REPORTS = 256
 """About 15 MB of the largest."""
+
+VLLM_PROXY_PROFILE, RESERIALISED = "phala", "reserialised"
+"""It signs a whole answer as Python's json dumps it, though it sends another form."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,7 +72,9 @@ class Tee:
 
     def tap(self, profile: str, model: str) -> Tap | None:
         """None: nobody signs there."""
-        return Tap(keeps=is_reserialised(model)) if profile in self.signatories else None
+        if profile not in self.signatories:
+            return None
+        return Tap(keeps=profile == VLLM_PROXY_PROFILE and RESERIALISED in model)
 
     def report(self, profile: str, query: Mapping[str, str], *, model: str) -> bytes:
         """The same for the same question: minting eight GPUs' evidence takes milliseconds."""

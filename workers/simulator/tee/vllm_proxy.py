@@ -26,12 +26,12 @@ class VllmProxy:
 
     def report(self, query: Mapping[str, str], *, model: str, fault: str) -> Json:  # noqa: ARG002
         """Of the node whose signer was named, or of whichever answers; and of all the others."""
-        if address := query.get("signing_address"):
-            nodes = self._fleet.beside(VLLM_PROXY, address)
-        else:
-            nodes = self._fleet.nodes(VLLM_PROXY, fault)
-        if not nodes:
+        address = query.get("signing_address", "")
+        nodes = self._fleet.beside(VLLM_PROXY, address) if address else ()
+        if address and not nodes and "model" not in query:
             raise Refused(404, "No such signing address.", param="signing_address")
+        # Where nobody has that signer, whichever node the call reaches speaks for itself.
+        nodes = nodes or self._fleet.nodes(VLLM_PROXY, fault)
         shown = [_attested(node, query) for node in nodes]
         return {**shown[0], "all_attestations": shown}
 
@@ -42,7 +42,7 @@ class VllmProxy:
             signer=self._fleet.serving(VLLM_PROXY, message.fault, message.call_id).signer(
                 algorithm
             ),
-            stranger=stranger_of(self._fleet, VLLM_PROXY, algorithm),
+            stranger=stranger_of(self._fleet, algorithm),
             with_model=False,
         )
 

@@ -1,11 +1,20 @@
 """What the simulated machines remember: digests, for twenty minutes, and so many at most."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.clock import StillClock
 from workers.simulator.tap import Tap
 from workers.simulator.tee import messages as remembered
-from workers.simulator.tee.faults import kind_of, models, state_of, tries_before_signature
+from workers.simulator.tee.faults import (
+    MESSAGE_FAULTS,
+    SESSION_FAULTS,
+    kind_of,
+    models,
+    state_of,
+    tries_before_signature,
+)
 from workers.simulator.tee.messages import Message, Messages
 
 DONE = b"data: [DONE]\n\n"
@@ -14,13 +23,19 @@ DONE = b"data: [DONE]\n\n"
 def noted(
     messages: Messages, *pieces: bytes, name: str = "a", streamed: bool = True
 ) -> Message | None:
-    tap = Tap(keeps=True)
+    tap = Tap()
     for piece in pieces:
         tap.update(piece)
     messages.note(
-        call_id=name, chat_id=name, model="sim/chat", body=b"{}", tap=tap, streamed=streamed
+        profile="near",
+        call_id=name,
+        chat_id=name,
+        model="sim/chat",
+        body=b"{}",
+        tap=tap,
+        streamed=streamed,
     )
-    return messages.find(name)
+    return messages.find("near", name)
 
 
 @pytest.fixture
@@ -53,9 +68,14 @@ def test_the_digest_does_not_depend_on_the_pieces(messages: Messages):
 def test_after_twenty_minutes_nobody_remembers(messages: Messages, clock: StillClock):
     noted(messages, DONE)
     clock.advance(1200)
-    assert messages.find("a") is not None
+    assert messages.find("near", "a") is not None
     clock.advance(1)
-    assert messages.find("a") is None
+    assert messages.find("near", "a") is None
+
+
+def test_another_services_machines_remember_nothing(messages: Messages):
+    assert noted(messages, DONE) is not None
+    assert messages.find("phala", "a") is None
 
 
 def test_the_oldest_are_forgotten_when_there_are_too_many(
@@ -64,7 +84,14 @@ def test_the_oldest_are_forgotten_when_there_are_too_many(
     monkeypatch.setattr(remembered, "KEPT_MESSAGES", 2)
     for name in ("a", "b", "c"):
         noted(messages, DONE, name=name)
-    assert [messages.find(name) is None for name in ("a", "b", "c")] == [True, False, False]
+    assert [messages.find("near", name) is None for name in ("a", "b", "c")] == [True, False, False]
+
+
+def test_the_page_about_receipts_names_every_fault_and_its_factor():
+    page = (Path(__file__).parents[4] / "docs" / "receipts.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for fault, factor in {**SESSION_FAULTS, **MESSAGE_FAULTS}.items():
+        assert any(f"`{fault}`" in row and factor in row for row in rows), fault
 
 
 def test_every_listed_model_is_known_and_others_are_not():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import dcap_qvl
@@ -19,6 +20,9 @@ from workers.simulator.tee.node import address_form, flipped
 from workers.simulator.tee.pki import Pki
 
 REPORT_DATA = slice(568, 632)
+FIRST_CERTIFICATE_AT = 1260
+UNSIGNED_FRAMING = {764, 765, 1254, 1255}
+"""What kind of certification follows: the library goes by its form, and nobody signs the number."""
 ROOT = tee().pki.root.der
 DAY = timedelta(days=1).total_seconds()
 
@@ -37,9 +41,13 @@ def verified(
 ) -> dcap_qvl.VerifiedReport:
     """By Intel's own rules, in the library that the gateway uses."""
     told = state or state_of(fmspc_of(fault)) or State()
-    issued = collateral(tee().pki, fmspc_of(fault), told, now=NOW).to_json()
-    document = dcap_qvl.QuoteCollateralV3.from_json(issued)
-    return dcap_qvl.verify_with_root_ca(data, document, root, int(now))
+    return dcap_qvl.verify_with_root_ca(data, issued(fault, told), root, int(now))
+
+
+@cache
+def issued(fault: str, state: State) -> dcap_qvl.QuoteCollateralV3:
+    document = collateral(tee().pki, fmspc_of(fault), state, now=NOW).to_json()
+    return dcap_qvl.QuoteCollateralV3.from_json(document)
 
 
 def test_a_quote_is_up_to_date_under_its_own_root():
@@ -72,18 +80,15 @@ def test_report_data_has_both_forms_for_both_kinds_of_signers(algorithm: str, en
     told = quotes_in(case.evidence.report)[0]
     assert told[REPORT_DATA] == bound + bytes.fromhex(NONCE)
     source = tee(ends_tls=ends_tls)
-    issued = source.intel.collateral(fmspc_of(""), State()).to_json()
-    document = dcap_qvl.QuoteCollateralV3.from_json(issued)
-    assert (
-        dcap_qvl.verify_with_root_ca(told, document, source.pki.root.der, int(NOW)).status
-        == "UpToDate"
-    )
+    served = source.intel.collateral(fmspc_of(""), State()).to_json()
+    document = dcap_qvl.QuoteCollateralV3.from_json(served)
+    verified_report = dcap_qvl.verify_with_root_ca(told, document, source.pki.root.der, int(NOW))
+    assert verified_report.status == "UpToDate"
 
 
 def test_a_quote_is_refused_under_intels_root():
-    issued = collateral(tee().pki, fmspc_of(""), State(), now=NOW).to_json()
     with pytest.raises(ValueError, match=r"."):
-        dcap_qvl.verify(quote(), dcap_qvl.QuoteCollateralV3.from_json(issued), int(NOW))
+        dcap_qvl.verify(quote(), issued("", State()), int(NOW))
 
 
 def test_a_quote_is_refused_under_another_synthetic_root():
@@ -126,25 +131,19 @@ def test_collateral_is_refused_outside_its_month(days: int, problem: str):
         verified(quote(), now=NOW + days * DAY)
 
 
-@pytest.mark.parametrize(
-    ("at", "part"),
-    [
-        (48 + 136, "mr_td"),
-        (48 + 184 + 5, "mr_config_id"),
-        (48 + 328, "rtmr0"),
-        (48 + 472 + 47, "rtmr3"),
-        (568, "report data, its first byte"),
-        (631, "report data, its last byte"),
-        (636, "signature"),
-        (700, "attestation key"),
-        (770, "quoting enclave's report"),
-        (1160, "its signature"),
-        (1225, "its authentication data"),
-    ],
-)
-def test_any_flipped_bit_is_refused(at: int, part: str):
-    with pytest.raises(ValueError, match=r"."):
-        verified(flipped(quote(), at))
+def test_any_flipped_byte_is_refused():
+    """Of header, body, signature, and the enclave's report; every byte that is signed, one by one."""
+    data = quote()
+    accepted = {at for at in range(FIRST_CERTIFICATE_AT) if is_verified(flipped(data, at))}
+    assert accepted <= UNSIGNED_FRAMING
+
+
+def is_verified(data: bytes) -> bool:
+    try:
+        verified(data)
+    except ValueError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("number", [0, 1])
