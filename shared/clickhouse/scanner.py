@@ -31,6 +31,8 @@ _BEFORE = (
     "(created_at, request_id)"
     " < (fromUnixTimestamp64Micro({after_at:Int64}, 'UTC'), {after_id:UUID})"
 )
+_STOP_EARLY = " SETTINGS read_in_order_use_buffering = 0"
+"""Reading ahead costs more than it gains: most pages end in the first granules."""
 _AT_TIMES = (
     "created_at IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times:Array(Int64)}), 'UTC'))"
 )
@@ -191,7 +193,7 @@ class ScannerTable:
         rows = await self._store.query(
             f"SELECT toUnixTimestamp64Micro(created_at), request_id, is_final FROM {REQUESTS}"  # noqa: S608
             f" WHERE {' AND '.join(conditions) or 'true'}"
-            f" ORDER BY created_at DESC, request_id DESC LIMIT {limit:d}",
+            f" ORDER BY created_at DESC, request_id DESC LIMIT {limit:d}{_STOP_EARLY}",
             parameters,
         )
         return [(micros, request_id, is_final) for micros, request_id, is_final in rows]
@@ -236,15 +238,13 @@ class ScannerTable:
                 "ids": [str(place.request_id) for place in places],
             },
         )
-        best: dict[UUID, Shown] = {}
-        for line in lines:
-            if line.request_id not in best or line.row_rank > best[line.request_id].row_rank:
-                best[line.request_id] = line
+        lines.sort(key=lambda line: line.row_rank)
+        best = {line.request_id: line for line in lines}
         costs = await self._costs([line for line in best.values() if line.is_of_function])
         return [
             msgspec.structs.replace(line, cost_usd=costs.get(line.request_id, line.cost_usd))
-            for place in places
-            if (line := best.get(place.request_id)) is not None
+            for line in map(best.get, [place.request_id for place in places])
+            if line is not None
         ]
 
     async def _costs(self, requests: Collection[Shown]) -> dict[UUID, Decimal]:
