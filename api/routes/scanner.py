@@ -29,7 +29,7 @@ from shared.clock import Clock, utc
 from shared.errors import NotFound
 
 PAGE_SIZE = 50
-MAX_PAGE = 40
+MAX_PAGE = 20
 """What comes before a page is passed over one by one; a cursor passes nothing over."""
 READ_SECONDS = 10.0
 READS_AT_ONCE = 4

@@ -104,7 +104,7 @@ WHERE created_at >= now() - toIntervalDay(31);
 
 -- Sums of the requests of a minute, an hour or a day (`grain`), kept as `usage_hourly` is: an hour is
 -- computed again whole, with its minutes, whenever it has news, and its day from its hours. Minutes
--- have sums alone, days only the quantiles are read of.
+-- have no quantiles; of days, which are by model alone, nothing but these is read.
 CREATE TABLE IF NOT EXISTS scanner_sums
 (
     grain LowCardinality(String),
