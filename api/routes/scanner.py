@@ -31,6 +31,8 @@ from shared.errors import NotFound
 PAGE_SIZE = 50
 MAX_PAGE = 20
 """What comes before a page is passed over one by one; a cursor passes nothing over."""
+LAST_PAGE: dict[str, Any] = {"maximum": MAX_PAGE}
+PAGES = f"There are {MAX_PAGE}; go on by `cursor`."
 READ_SECONDS = 10.0
 READS_AT_ONCE = 4
 """Of a process: the public must not crowd out those who read usage."""
@@ -113,7 +115,7 @@ def router(scanner: Scanner, reader: Reader, prefix: str) -> APIRouter:
         prefix=f"{prefix}/scanner",
         tags=["scanner"],
         include_in_schema=prefix == "/v1",
-        responses=refusals("401", "403", "404", "503", "504"),
+        responses=refusals("400", "401", "403", "404", "503", "504"),
     )
     ReadBy = Annotated[Caller | None, Depends(reader)]
 
@@ -131,7 +133,7 @@ def router(scanner: Scanner, reader: Reader, prefix: str) -> APIRouter:
         application: Text = None,
         q: Annotated[str | None, Query(max_length=MAX_TEXT, description=SEARCH)] = None,
         my: Annotated[bool, Query(description="The key's own user's; needs a key.")] = False,
-        page: Annotated[int, Query(ge=1, description=f"Up to {MAX_PAGE}; then `cursor`.")] = 1,
+        page: Annotated[int, Query(ge=1, description=PAGES, json_schema_extra=LAST_PAGE)] = 1,
         cursor: Annotated[str | None, Query(description="An earlier page's `next`.")] = None,
     ) -> Response:
         """What was asked for, newest first: one entry per request, fifty to a page."""
