@@ -167,7 +167,7 @@ class ChatExchange:
 
     def _post(self, text: bytes, attempt: Attempt) -> None:
         if self._streamed is not None and not self._job.client_left:
-            self._streamed.relayed(text)
+            self._streamed.heard.add(text)
         self._job.post(text, output_seen=attempt.output_seen)
 
     async def _finish(
@@ -198,7 +198,7 @@ class ChatExchange:
             self._job.end_unheard()
             return
         if self._streamed is not None:
-            self._streamed.relayed(last)
+            self._streamed.heard.add(last)
         self._job.calls.complete(attempt)
         self._job.end_stream(last)
 

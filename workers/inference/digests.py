@@ -5,7 +5,7 @@ Bytes are hashed as they are written and read, before anything looks at them; no
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple
 
 import httpx
@@ -27,26 +27,51 @@ RECEIPT_HEADER = b"x-receipt-id"
 MAX_ID_CHARACTERS = 256
 """Ids are the provider's to choose, and stand in addresses and rows."""
 
+GATHER_BYTES = 16 << 10
 UNSEEN = Digest()
 
 _decode = msgspec.json.Decoder().decode
 
 
 class Running:
-    """Of bytes that come in pieces."""
+    """Of bytes that come in pieces.
 
-    __slots__ = ("_hash", "size")
+    Small ones are gathered first: hashing each as it comes costs a stream of paced chunks more than
+    all of its bytes.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_hash", "_pieces", "_size", "_waiting", "_written_out")
+
+    def __init__(self, *, written_out: Callable[[bytes], bytes] | None = None) -> None:
+        """`written_out`: what is hashed in the place of pieces that follow each other."""
         self._hash = hashlib.sha256()
-        self.size = 0
+        self._written_out = written_out
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._size = 0
 
     def add(self, piece: bytes) -> None:
-        self._hash.update(piece)
-        self.size += len(piece)
+        if piece:
+            self._pieces.append(piece)
+            self._waiting += len(piece)
+            if self._waiting > GATHER_BYTES:
+                self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._pieces)
+        if self._written_out is not None:
+            data = self._written_out(data)
+        self._hash.update(data)
+        self._size += len(data)
+        self._pieces, self._waiting = [], 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._size or self._pieces)
 
     def digest(self) -> Digest:
-        return Digest(self._hash.hexdigest(), self.size) if self.size else UNSEEN
+        self._flush()
+        return Digest(self._hash.hexdigest(), self._size) if self._size else UNSEEN
 
 
 def digest_of(data: bytes) -> Digest:
@@ -128,13 +153,15 @@ class Digests:
 
     def stream(self) -> "Streamed":
         """A stream begins."""
-        self.read, self.heard = streamed = Streamed(Running(), Running())
+        # What is posted may hold packed runs (`shared.run`), each whole.
+        self.read, self.heard = streamed = Streamed(Running(), Running(written_out=unpack))
         return streamed
 
     @property
     def is_told(self) -> bool:
         """Whether there is to be a receipt: of what was read to its end, or heard in part."""
-        return self.complete or self.heard.size > 0
+        heard = self.heard
+        return self.complete or (isinstance(heard, Running) and not heard.is_empty)
 
     def transcript(
         self, row: SpendRow, *, attestation: str, upstream_id: str, cause: str
@@ -163,10 +190,6 @@ class Streamed(NamedTuple):
 
     read: Running
     heard: Running
-
-    def relayed(self, text: bytes) -> None:
-        """A part of it, as it is posted."""
-        self.heard.add(unpack(text))
 
 
 def _final(seen: Digest | Running) -> Digest:

@@ -14,6 +14,7 @@ from shared.transcript import Digest, decode_transcript, encode_transcript
 from tests.spend_rows import spend_row
 from tests.unit.workers.jobs import a_header
 from workers.inference.digests import (
+    GATHER_BYTES,
     Digests,
     Running,
     asked_by_client,
@@ -40,6 +41,16 @@ def test_pieces_have_the_digest_of_the_whole() -> None:
         running.add(piece)
     assert running.digest() == digest_of(b"data: 1\n\ndata: [DONE]\n\n")
     assert running.digest() == Digest(sha(b"data: 1\n\ndata: [DONE]\n\n"), 23)
+
+
+def test_pieces_have_the_digest_of_the_whole_however_much_is_gathered() -> None:
+    for size in (1, 1000, GATHER_BYTES - 1, GATHER_BYTES, GATHER_BYTES + 1, 5 * GATHER_BYTES):
+        running, whole = Running(), b""
+        for number in range(20):
+            piece = bytes([number]) * size
+            running.add(piece)
+            whole += piece
+        assert running.digest() == digest_of(whole)
 
 
 def test_what_nobody_has_seen_has_no_digest() -> None:
@@ -74,7 +85,7 @@ def test_a_transcript_says_what_the_row_and_the_wires_said() -> None:
 def test_a_stream_is_hashed_as_its_client_gets_it() -> None:
     digests = Digests(ASKED, "near")
     text = pack(b'data: {"choices":', [b"1}", b"2}"]) + b"data: [DONE]\n\n"
-    digests.stream().relayed(text)
+    digests.stream().heard.add(text)
     told = digests.transcript(spend_row(), attestation="record", upstream_id="", cause="cut")
     whole = b'data: {"choices":1}\n\ndata: {"choices":2}\n\ndata: [DONE]\n\n'
     assert told.client_response == digest_of(whole)
@@ -85,9 +96,9 @@ def test_there_is_something_to_tell_once_a_client_saw_a_part_or_it_was_read_to_i
     digests = Digests(ASKED, "near")
     streamed = digests.stream()
     streamed.read.add(b"data: 1\n\n")
-    streamed.relayed(b"")
+    streamed.heard.add(b"")
     heard, unheard = Digests(ASKED, "near"), Digests(ASKED, "near")
-    heard.stream().relayed(b"data: 1\n\n")
+    heard.stream().heard.add(b"data: 1\n\n")
     unheard.complete = True
     assert [one.is_told for one in (digests, heard, unheard)] == [False, True, True]
 
