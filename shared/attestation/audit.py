@@ -13,8 +13,8 @@ from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
 from shared.attestation.session import examine
 from shared.attestation.signing import SIGNATURE, canonical, verify_document
-from shared.attestation.verdict import Verdict, judge
-from shared.attestation.verify import verify
+from shared.attestation.verdict import Verdict
+from shared.attestation.verify import conclude_refusal, verify
 
 BY_WORD = ("image_provenance", "signer_history")
 """Factors that the gateway tells and no file can show again. They only inform."""
@@ -111,7 +111,9 @@ def _again(found: Export, roots: Roots, at: float) -> Verdict:
             found.evidence(), signer="", upstream_model=document.upstream_model,
             policy=document.policy, roots=roots, now=at, began_at=document.started_at,
         )  # fmt: skip
-        return judge((*session.factors, *told), gateway_scope=False, is_over=True)
+        return conclude_refusal(
+            (*session.factors, *told), policy=document.policy, cause=document.cause
+        )
     return verify(
         found.transcript(), found.evidence(),
         policy=document.policy, roots=roots, now=at, is_over=True, history=told,

@@ -80,7 +80,7 @@ class Sessions:
         self._history = History(store, metrics)
         self._clock = clock
         self._metrics = metrics
-        self._places: OrderedDict[tuple[str, str, str], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
 
     async def get(self, target: Target, *, signer: str = "") -> HeldSession:
         """A fresh one, verified or not; of the machine that signs as `signer`, where it is given.
@@ -101,11 +101,11 @@ class Sessions:
     def forget(self, target: Target) -> None:
         """Its TLS key is another than was attested: the next call needs a new report."""
         for name, place in self._places.items():
-            if name[:2] == (target.provider, target.upstream_model):
+            if name[:2] == (target.base_url, target.upstream_model):
                 place.held = None
 
     def _place(self, target: Target, signer: str) -> _Place:
-        name = (target.provider, target.upstream_model, signer)
+        name = target.place(signer)
         place = self._places.setdefault(name, _Place())
         self._places.move_to_end(name)
         if len(self._places) > MOST_KEPT:

@@ -21,6 +21,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a provider."""
 
     provider: str
+    base_url: str
     upstream_model: str
     asked: AttestedProvider
     may_be_aci: bool
@@ -30,6 +31,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     nras_url: str
     deadline_seconds: float
     host: str
+
+    def place(self, signer: str) -> tuple[object, ...]:
+        """What a session is good for: another policy may judge the same report otherwise."""
+        return (self.base_url, self.upstream_model, signer, self.policy, self.roots)
 
     @property
     def wants_nras(self) -> bool:
@@ -58,6 +63,7 @@ class Targets:
         simulated = self._credentials.evidence_url(settings)
         return Target(
             provider=provider,
+            base_url=base_url,
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,

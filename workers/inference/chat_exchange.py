@@ -14,7 +14,7 @@ from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer, Earlier
-from workers.inference.digests import Streamed
+from workers.inference.digests import GATHERED, LARGE_BYTES, Streamed
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.message import estimate_input_tokens
@@ -121,11 +121,13 @@ class ChatExchange:
             raise protocol_error("The provider did not answer with an event stream.")
         events = EventSplitter()
         pieces = response.stream.__aiter__()  # type: ignore[union-attr]
-        self._streamed = attempt.digests.stream() if attempt.digests is not None else None
-        add = self._streamed.read.add if self._streamed is not None else None
+        streamed = attempt.digests.stream() if attempt.digests is not None else None
+        self._streamed = streamed
         async for piece in pieces:
-            if add is not None:
-                add(piece)
+            if streamed is not None:
+                streamed.read.append(piece)
+                if len(piece) > LARGE_BYTES or len(streamed.read) > GATHERED:
+                    streamed.hash()
             try:
                 data = events.feed(piece)
             except EventTooLong as error:
@@ -167,7 +169,7 @@ class ChatExchange:
 
     def _post(self, text: bytes, attempt: Attempt) -> None:
         if self._streamed is not None and not self._job.client_left:
-            self._streamed.relayed(text)
+            self._streamed.heard.append(text)
         self._job.post(text, output_seen=attempt.output_seen)
 
     async def _finish(
@@ -198,7 +200,7 @@ class ChatExchange:
             self._job.end_unheard()
             return
         if self._streamed is not None:
-            self._streamed.relayed(last)
+            self._streamed.heard.append(last)
         self._job.calls.complete(attempt)
         self._job.end_stream(last)
 
@@ -209,7 +211,7 @@ async def _rest(pieces: AsyncIterator[bytes], streamed: Streamed | None) -> None
         async with asyncio.timeout(REST_SECONDS):
             async for piece in pieces:
                 if streamed is not None:
-                    streamed.read.add(piece)
+                    streamed.read.append(piece)
     except (TimeoutError, httpx.TransportError):
         return  # the answer is whole; only the connection is not worth keeping
 

@@ -6,7 +6,6 @@ Bytes are hashed as they are written and read, before anything looks at them; no
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -27,6 +26,8 @@ RECEIPT_HEADER = b"x-receipt-id"
 MAX_ID_CHARACTERS = 256
 """Ids are the provider's to choose, and stand in addresses and rows."""
 
+GATHERED, LARGE_BYTES = 32, 2 << 10
+"""Pieces of a stream that wait to be hashed, and from which size on one waits for no other."""
 UNSEEN = Digest()
 
 _decode = msgspec.json.Decoder().decode
@@ -66,6 +67,7 @@ class Digests:
         "_asked",
         "_provider_type",
         "_sent",
+        "_streamed",
         "complete",
         "heard",
         "read",
@@ -81,9 +83,10 @@ class Digests:
         self._asked = asked
         self._provider_type = provider_type
         self._sent: Digest | Running = UNSEEN
-        self.read: Digest | Running = UNSEEN
+        self._streamed: Streamed | None = None
+        self.read = UNSEEN
         """What came from the provider."""
-        self.heard: Digest | Running = UNSEEN
+        self.heard = UNSEEN
         """What its client got."""
         self.complete = False
         """The answer was read to its end."""
@@ -128,18 +131,25 @@ class Digests:
 
     def stream(self) -> "Streamed":
         """A stream begins."""
-        self.read, self.heard = streamed = Streamed(Running(), Running())
-        return streamed
+        self._streamed = Streamed()
+        return self._streamed
 
     @property
     def is_told(self) -> bool:
         """Whether there is to be a receipt: of what was read to its end, or heard in part."""
+        self._hash()
         return self.complete or self.heard.size > 0
+
+    def _hash(self) -> None:
+        if self._streamed is not None:
+            read, heard = self._streamed.hash()
+            self.read, self.heard = read.digest(), heard.digest()
 
     def transcript(
         self, row: SpendRow, *, attestation: str, upstream_id: str, cause: str
     ) -> Transcript:
         """`cause`: why it is not complete, where it is not."""
+        self._hash()
         told = of_row(row, provider_type=self._provider_type, attestation=attestation)
         return msgspec.structs.replace(
             told,
@@ -147,8 +157,8 @@ class Digests:
             cause="" if self.complete else cause,
             client_request=self._asked,
             forwarded_request=_final(self._sent),
-            upstream_response=_final(self.read),
-            client_response=_final(self.heard),
+            upstream_response=self.read,
+            client_response=self.heard,
             reserialised_response=self.reserialised,
             upstream_id=upstream_id[:MAX_ID_CHARACTERS],
             upstream_receipt_id=self.receipt_id,
@@ -158,15 +168,27 @@ class Digests:
         )
 
 
-class Streamed(NamedTuple):
-    """Both ends of a stream, as it passes."""
+class Streamed:
+    """Both ends of a stream, as it passes. Some pieces are gathered: a call for each, of a small piece
+    and of memory that others have used since, costs more than to hash it."""
 
-    read: Running
-    heard: Running
+    __slots__ = ("_heard", "_read", "heard", "read")
 
-    def relayed(self, text: bytes) -> None:
-        """A part of it, as it is posted."""
-        self.heard.add(unpack(text))
+    def __init__(self) -> None:
+        self.read: list[bytes] = []
+        """To which is appended what came from the provider."""
+        self.heard: list[bytes] = []
+        """To which is appended what is posted, packed runs and all."""
+        self._read = Running()
+        self._heard = Running()
+
+    def hash(self) -> tuple[Running, Running]:
+        """What has gathered; the digests of what was read and heard until now."""
+        self._read.add(b"".join(self.read))
+        self._heard.add(unpack(b"".join(self.heard)))
+        self.read.clear()
+        self.heard.clear()
+        return self._read, self._heard
 
 
 def _final(seen: Digest | Running) -> Digest:

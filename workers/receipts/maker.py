@@ -12,9 +12,10 @@ from shared.attestation.message import read_signature
 from shared.attestation.policy import Policy
 from shared.attestation.receipt import digest_of, document_of
 from shared.attestation.roots import PRODUCTION
+from shared.attestation.session import Session, examine
 from shared.attestation.signing import ReceiptKey
 from shared.attestation.verdict import Verdict, judge
-from shared.attestation.verify import conclude
+from shared.attestation.verify import conclude, conclude_refusal
 from shared.clock import Clock
 from shared.postgres.receipts import SettledReceipt
 from shared.transcript import Transcript
@@ -22,13 +23,14 @@ from workers.attestation.fetcher import EvidenceAway
 from workers.attestation.sessions import HeldSession, Sessions
 from workers.attestation.target import Target
 from workers.receipts.aims import Aims
-from workers.receipts.basis import Basis, Refused
+from workers.receipts.basis import Basis, StoredSessions
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 DEADLINE_SECONDS = 1_200.0
 """Where the catalog that would say it is gone: signatures are kept for so long."""
 CALLS_AT_ONCE = 200
+NEVER_SIGN = ("chutes", "tinfoil")
 
 log = structlog.get_logger()
 
@@ -47,12 +49,12 @@ class Maker:
     """Of one process."""
 
     def __init__(
-        self, *, aims: Aims, sessions: Sessions, refused: Refused, key: ReceiptKey, clock: Clock,
+        self, *, aims: Aims, sessions: Sessions, stored: StoredSessions, key: ReceiptKey, clock: Clock,
         gateway_version: str,
     ) -> None:  # fmt: skip
         self._aims = aims
         self._sessions = sessions
-        self._refused = refused
+        self._stored = stored
         self._key = key
         self._clock = clock
         self._version = gateway_version
@@ -66,9 +68,9 @@ class Maker:
         if kind == "refusal":
             return await self._refusal(transcript)
         if not transcript.complete:
-            verdict = judge((), gateway_scope=False, complete=False, cause=transcript.cause,
-                            is_over=True)  # fmt: skip
-            return self._settled(transcript, verdict, Basis(), None)
+            target = await self._aims.of(transcript)
+            verdict = self._judge(transcript, target, Found(), is_over=True)
+            return self._settled(transcript, verdict, Basis(), target)
         return await self._call(transcript)
 
     # ---- a call
@@ -77,10 +79,10 @@ class Maker:
         found, pause = Found(never=not transcript.upstream_id), FIRST_PAUSE_SECONDS
         while True:
             target = await self._aims.of(transcript)
-            if target is not None:
-                await self._look(transcript, target, found)
             seconds = target.deadline_seconds if target is not None else DEADLINE_SECONDS
             left = transcript.ended_at + seconds - self._clock.now()
+            if target is not None:
+                await self._look(transcript, target, found)
             verdict = self._judge(transcript, target, found, is_over=left <= 0 or found.never)
             if verdict.label != "pending":
                 return self._settled(transcript, verdict, _basis(found), target)
@@ -88,14 +90,22 @@ class Maker:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _look(self, transcript: Transcript, target: Target, found: Found) -> None:
-        """Gets what is missing, as far as it can be had now: the signature, then its signer's session."""
+        """Gets what is missing, as far as it can be had now: the signature, then its signer's session.
+
+        Without a signature there is still the machine to tell of: the one the prompt was let out to,
+        or else whichever answers now.
+        """
         try:
             async with self._calls:
                 if not found.signature and not found.never:
                     await self._look_for_signature(transcript, target, found)
-            if found.signature or found.never:
+            if found.signature:
                 read = read_signature(found.signature)
                 found.held = await self._sessions.get(target, signer=read.signer if read else "")
+                return
+            let_out = await self._stored.held(transcript)
+            found.held = let_out or await self._sessions.get(target)
+            found.never = found.never or found.held.session.shape in NEVER_SIGN
         except EvidenceAway as error:
             log.info(
                 "Evidence is not there yet", action="evidence_away",
@@ -118,12 +128,13 @@ class Maker:
     def _judge(
         self, transcript: Transcript, target: Target | None, found: Found, *, is_over: bool
     ) -> Verdict:
-        held = found.held
-        if held is None or target is None:
-            return judge((), gateway_scope=False, is_over=is_over)
+        held, policy = found.held, target.policy if target is not None else Policy()
+        session = held.session if held is not None else _nothing(transcript, policy)
+        if not found.signature and not is_over:
+            return judge((), gateway_scope=False, is_over=False)  # another machine may have signed
         return conclude(
-            transcript, found.signature, held.session,
-            policy=target.policy, is_over=is_over, history=held.history,
+            transcript, found.signature, session, policy=policy, is_over=is_over,
+            history=held.history if held is not None else (),
         )  # fmt: skip
 
     # ---- a refusal
@@ -131,9 +142,11 @@ class Maker:
     async def _refusal(self, transcript: Transcript) -> SettledReceipt:
         """Nothing was sent: the receipt shows the session that was refused."""
         target = await self._aims.of(transcript)
-        basis, factors = await self._refused.basis(transcript)
-        verdict = judge(factors, gateway_scope=False, is_over=True)
-        return self._settled(transcript, verdict, basis, target)
+        held = await self._stored.held(transcript)
+        policy = target.policy if target is not None else Policy()
+        session = held.session if held is not None else _nothing(transcript, policy)
+        verdict = conclude_refusal(session.factors, policy=policy, cause=transcript.cause)
+        return self._settled(transcript, verdict, _basis(Found(held=held)), target)
 
     # ---- the document
 
@@ -163,6 +176,14 @@ class Maker:
             # What belongs to the session was stored with it.
             evidence={digest_of(signature): signature} if signature else {},
         )
+
+
+def _nothing(transcript: Transcript, policy: Policy) -> Session:
+    """What is known of a machine that nobody has heard of."""
+    return examine(
+        Evidence(), signer="", upstream_model=transcript.upstream_model, policy=policy,
+        roots=PRODUCTION, now=transcript.ended_at,
+    )  # fmt: skip
 
 
 def _basis(found: Found) -> Basis:

@@ -74,7 +74,7 @@ def test_a_transcript_says_what_the_row_and_the_wires_said() -> None:
 def test_a_stream_is_hashed_as_its_client_gets_it() -> None:
     digests = Digests(ASKED, "near")
     text = pack(b'data: {"choices":', [b"1}", b"2}"]) + b"data: [DONE]\n\n"
-    digests.stream().relayed(text)
+    digests.stream().heard.append(text)
     told = digests.transcript(spend_row(), attestation="record", upstream_id="", cause="cut")
     whole = b'data: {"choices":1}\n\ndata: {"choices":2}\n\ndata: [DONE]\n\n'
     assert told.client_response == digest_of(whole)
@@ -84,10 +84,10 @@ def test_a_stream_is_hashed_as_its_client_gets_it() -> None:
 def test_there_is_something_to_tell_once_a_client_saw_a_part_or_it_was_read_to_its_end() -> None:
     digests = Digests(ASKED, "near")
     streamed = digests.stream()
-    streamed.read.add(b"data: 1\n\n")
-    streamed.relayed(b"")
+    streamed.read.append(b"data: 1\n\n")
+    streamed.heard.append(b"")
     heard, unheard = Digests(ASKED, "near"), Digests(ASKED, "near")
-    heard.stream().relayed(b"data: 1\n\n")
+    heard.stream().heard.append(b"data: 1\n\n")
     unheard.complete = True
     assert [one.is_told for one in (digests, heard, unheard)] == [False, True, True]
 
