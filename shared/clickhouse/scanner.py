@@ -23,7 +23,7 @@ from shared.money import ZERO
 REQUESTS = "scanner_requests"
 
 LEAST_ASKED = 100
-"""Where some attempts turn out to be outranked, the last ones of a page are not asked for singly."""
+"""Where some attempts turn out to be outranked, the last ones of a page need not be asked for."""
 TIMES_AT_ONCE = 2_000
 """A query's parameters are part of its address."""
 
@@ -146,13 +146,14 @@ class ScannerTable:
         """Of the requests that fit and are below `after`, those after the first `skip`."""
         needed = skip + limit + 1
         found: list[_Place] = []
+        asked = max(LEAST_ASKED, needed)
         while len(found) < needed:
-            asked = max(LEAST_ASKED, needed - len(found))
             lines = await self._lines(wanted, limit=asked, after=after)
             found += await self._fitting(wanted, lines)
             if len(lines) < asked:
                 break
             after = _Place(*lines[-1][:2]).cursor
+            asked *= 2  # many do not fit after all: retries that are not merged yet
         places = found[skip : skip + limit]
         more = places[-1].cursor if len(found) >= needed else None
         return Page(await self._shown(places), more)

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS scanner_requests
     row_rank UInt64,
     is_final Bool,
     is_of_function Bool,
-    owner_hash UInt64,
+    owner_hash UInt64 CODEC(NONE),
     model LowCardinality(String),
     creator LowCardinality(String),
     application LowCardinality(String),
