@@ -1,5 +1,7 @@
 """A target: who is asked to prove what, and what is accepted of them."""
 
+from collections.abc import Hashable
+
 import httpx
 import msgspec
 
@@ -35,6 +37,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def place(self, signer: str) -> tuple[object, ...]:
         """What a session is good for: another policy may judge the same report otherwise."""
         return (self.base_url, self.upstream_model, signer, self.policy, self.roots)
+
+    def has_place(self, place: Hashable) -> bool:
+        """Whichever the signer and the policy."""
+        return isinstance(place, tuple) and place[:2] == (self.base_url, self.upstream_model)
 
     @property
     def wants_nras(self) -> bool:

@@ -25,6 +25,10 @@ class Attested(Protocol):
         """Raises EvidenceAway."""
         ...
 
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        """Stores it: what names it comes after. Raises EvidenceAway."""
+        ...
+
     def forget(self, target: Target) -> None:
         """What was known of it does not hold any more."""
         ...
@@ -65,6 +69,7 @@ async def permit(sessions: Attested, target: Target | None) -> Permit:
         raise NeverPermitted
     try:
         held = await sessions.get(target)
+        await sessions.keep(held, target)
     except EvidenceAway as error:
         raise NotPermitted("The provider's attestation cannot be obtained now.") from error
     if not held.is_verified:
