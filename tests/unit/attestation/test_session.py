@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.attestation.factor import DECIDING, INFORMING
+from shared.attestation.factor import DECIDING, INFORMING, OF_A_MESSAGE
 from shared.attestation.policy import Policy
 from shared.attestation.roots import PRODUCTION
 from shared.attestation.session import Session, collateral_needed
@@ -17,7 +17,6 @@ from tests.unit.attestation.minted import (
     NONCE,
     NOT_HERE,
     NOW,
-    OF_MESSAGES,
     OPEN,
     OTHER_SIGNER,
     PASSING,
@@ -102,7 +101,7 @@ def test_a_resold_nodes_key_is_told_apart_from_anothers():
 
 def test_every_factor_of_a_session_is_told_once_and_in_order():
     names = [one.name for one in examined(near_direct()).factors]
-    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_MESSAGES, *NOT_HERE)]
+    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_A_MESSAGE, *NOT_HERE)]
     assert names == expected
 
 
