@@ -160,14 +160,15 @@ class Sessions:
         return found
 
     async def _tokens(self, target: Target, report: str, signer: str) -> tuple[str, str]:
-        read = await asyncio.to_thread(read_report, report) if target.wants_nras else None
+        read = await asyncio.to_thread(read_report, report)
         choice = choose(read, signer, target.upstream_model) if read is not None else None
         if choice is None or not choice.attestation.nvidia_payload:
             return "", ""
         try:
-            return await self._nras.attest(target.nras_url, choice.attestation.nvidia_payload)
-        except EvidenceAway as error:
-            self._alarm("nras_away", target, reason=str(error))
+            async with asyncio.timeout(target.nras_seconds):
+                return await self._nras.attest(target.nras_url, choice.attestation.nvidia_payload)
+        except (EvidenceAway, TimeoutError) as error:
+            self._alarm("nras_away", target, reason=str(error) or "it took too long")
             return "", ""
 
     def _tell(self, target: Target, held: HeldSession) -> None:

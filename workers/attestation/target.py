@@ -15,8 +15,9 @@ from workers.providers.registry import Credentials
 ACI_TYPES = frozenset({"phala"})
 """Types of provider that may be an ACI gateway: the answer to the first question tells."""
 
-
 SIMULATED_NRAS = "/nras"
+INFORMING_SECONDS = 2.0
+"""With `require` a prompt waits for it."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +44,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return isinstance(place, tuple) and place[:2] == (self.base_url, self.upstream_model)
 
     @property
-    def wants_nras(self) -> bool:
-        return "gpu_measurements" not in self.policy.demoted
+    def nras_seconds(self) -> float | None:
+        """How long NVIDIA's word is waited for, where it only informs; None: as every call is."""
+        return INFORMING_SECONDS if "gpu_measurements" in self.policy.demoted else None
 
 
 class Targets:

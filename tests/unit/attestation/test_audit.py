@@ -415,6 +415,16 @@ def test_what_is_no_receipt_is_said_to_be_none(raw: bytes):
         audited(raw)
 
 
+def test_an_error_that_was_saved_as_a_receipt_is_told_in_its_own_words():
+    raw = b'{"error": {"message": "Receipt \'x\' not found.", "code": "receipt_not_found"}}'
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt: Receipt 'x' not found."):
+        audited(raw)
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt$"):
+        audited(b'{"error": {"message": 7}}')
+    with pytest.raises(NotAReceipt, match="not the export"):
+        audited(b'{"error": "no object"}')
+
+
 def test_two_members_of_one_name_are_not_read():
     raw = an_export().replace(b'"label":', b'"label": "failed", "label":', 1)
     with pytest.raises(NotAReceipt, match="twice"):
