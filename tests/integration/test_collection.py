@@ -12,8 +12,8 @@ import pytest
 
 from shared.attestation.audit import audit
 from shared.attestation.signing import ReceiptKey
-from shared.postgres.attestation_sessions import SessionFilter
 from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import SessionFilter
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.transcript import ZdrAnswer
