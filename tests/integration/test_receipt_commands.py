@@ -80,6 +80,6 @@ async def test_a_receipt_is_exported_as_one_file(said, tmp_path):
     printed = json.loads(await said("get", SETTLED.receipt_id, "--no-evidence"))
     assert printed == {**export, "evidence": {}}
     unknown = await said("get", "nothing", expected=1)
-    assert unknown == "gateway: Receipt 'nothing' not found"
+    assert unknown.startswith("gateway: Receipt 'nothing' not found. A receipt appears within")
     nowhere = str(tmp_path / "no" / "where")
     assert "No such file" in await said("get", SETTLED.receipt_id, "-o", nowhere, expected=1)

@@ -1,4 +1,4 @@
-"""Whom to ask about a transcript: its provider, as the catalog it ran under has it."""
+"""Aims: a transcript's target, which is its provider as the catalog it ran under has it."""
 
 import structlog
 
