@@ -19,6 +19,8 @@ from shared.timeouts import Retries, Timeouts
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
 AttestationMode = Literal["off", "record", "require"]
+DEMOTABLE = ("gpu_measurements",)
+"""NVIDIA's service may be out of reach; everything else is there or is not."""
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write, at least: two attempts at each of two providers."""

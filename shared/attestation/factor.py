@@ -1,9 +1,11 @@
 """A factor: one named thing that was checked, what came of it, and where the answer was found."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import msgspec
+
+from shared.document import DEMOTABLE
 
 Status = Literal["pass", "fail", "skip", "unknown"]
 """`unknown`: not, or not yet, obtainable. `skip`: does not apply."""
@@ -54,6 +56,11 @@ def skipped(name: str, source: Source, detail: str) -> Factor:
 
 def unknown(name: str, source: Source, detail: str) -> Factor:
     return Factor(name, "unknown", source, detail)
+
+
+def deciding(names: Iterable[str], demoted: Collection[str]) -> list[str]:
+    """Those that still decide. Nothing but what may be demoted is, whatever a policy asks for."""
+    return [name for name in names if name not in demoted or name not in DEMOTABLE]
 
 
 def in_order(factors: Iterable[Factor]) -> tuple[Factor, ...]:
