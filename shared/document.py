@@ -93,7 +93,7 @@ class Model(_Table, frozen=True):
     compose_hashes: tuple[str, ...] = ()
     """Of the applications that are known to serve it; empty: no list is kept."""
     os_images: tuple[str, ...] = ()
-    """Of the images that are known to run them."""
+    """Of the operating systems that are known to run them: SHA-256 of MRTD, RTMR0, RTMR1 and RTMR2."""
 
     @property
     def attestation_mode(self) -> AttestationMode:
