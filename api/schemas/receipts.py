@@ -116,6 +116,7 @@ _SETTLED: Json = {
     "nonce": _HEX,
     "evidence": _object({**_TEXTS, "signature": STRING}),
     "session_id": {**STRING, "description": "A UUID, or empty."},
+    "let_out_under": {"type": "array", "items": _ID},
     "tls": _object({"host": STRING, "spki": _HEX}),
     "zdr": {**_ZDR, "description": "Of a policy record alone."},
     "roots": _object({"name": STRING, "sha256": _HEX, "synthetic": BOOLEAN}),

@@ -6,23 +6,15 @@ from typing import Literal
 import msgspec
 
 from shared.attestation.export import Document, Export, Hash, Kind, read_export
-from shared.attestation.factor import DECIDING, NAMES, Factor
+from shared.attestation.factor import BY_WORD, DECIDING, NAMES, OF_A_MESSAGE, Factor
 from shared.attestation.log_proof import verify_log_proof
 from shared.attestation.merkle import leaf_hash
 from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
 from shared.attestation.session import examine
 from shared.attestation.signing import SIGNATURE, canonical, verify_document
-from shared.attestation.verdict import Verdict, judge
-from shared.attestation.verify import verify
-
-BY_WORD = ("image_provenance", "signer_history")
-"""Factors that the gateway tells and no file can show again. They only inform."""
-MESSAGE = (
-    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
-    "signature_scope",
-)  # fmt: skip
-"""A call that was not made has none of these."""
+from shared.attestation.verdict import Verdict
+from shared.attestation.verify import conclude_refusal, verify
 
 Link = Literal["bytes", "word", "open"]
 
@@ -111,7 +103,9 @@ def _again(found: Export, roots: Roots, at: float) -> Verdict:
             found.evidence(), signer="", upstream_model=document.upstream_model,
             policy=document.policy, roots=roots, now=at, began_at=document.started_at,
         )  # fmt: skip
-        return judge((*session.factors, *told), gateway_scope=False, is_over=True)
+        return conclude_refusal(
+            (*session.factors, *told), policy=document.policy, cause=document.cause
+        )
     return verify(
         found.transcript(), found.evidence(),
         policy=document.policy, roots=roots, now=at, is_over=True, history=told,
@@ -180,7 +174,7 @@ def _factors(document: Document, verdict: Verdict) -> Check:
         name
         for name in NAMES
         if (name in DECIDING or name in theirs)
-        and not (document.kind == "refusal" and name in MESSAGE)
+        and not (document.kind == "refusal" and name in OF_A_MESSAGE)
     ]
     other = [
         f"{name} ({theirs.get(name, 'unknown')}, here {ours.get(name, 'unknown')})"

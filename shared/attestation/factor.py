@@ -12,22 +12,30 @@ Source = Literal[
     "gpu_evidence", "nras", "signature", "tls", "policy",
 ]  # fmt: skip
 
-DECIDING = (
-    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
-    "signature_scope", "report_nonce", "signer_bound", "quote_valid", "collateral_current",
-    "tcb_status", "not_debug", "rtmr_replay", "compose_hash", "gpu_present", "gpu_nonce",
-    "gpu_genuine", "gpu_measurements", "gateway_attested",
+OF_A_SIGNATURE = (
+    "request_hash", "response_hash", "signature_valid", "signature_model", "signature_scope",
 )  # fmt: skip
+OF_A_MESSAGE = ("tls_pinned", *OF_A_SIGNATURE)
+"""Those that no report alone can tell; a call that was not made has none of them."""
+FRESH_AND_GENUINE = (
+    "quote_valid", "collateral_current", "report_nonce", "signer_bound", "tcb_status",
+    "not_debug", "rtmr_replay",
+)  # fmt: skip
+"""What a provider's gateway is asked for too. The quote first: until it is verified, what it holds
+is open, and the first open factor is the cause that a receipt names."""
+OF_SOFTWARE = ("compose_known", "os_image_known")
+OF_A_MACHINE = (*FRESH_AND_GENUINE, "compose_hash", *OF_SOFTWARE)
+OF_GPUS = ("gpu_present", "gpu_nonce", "gpu_genuine", "gpu_measurements")
+BY_WORD = ("signer_history",)
+"""What the gateway tells and no file can show again. They only inform."""
+
+DECIDING = (*OF_A_MESSAGE, *FRESH_AND_GENUINE, "compose_hash", *OF_GPUS, "gateway_attested")
 """Without these no label is given; in the order they are told."""
-INFORMING = (
-    "compose_known", "os_image_known", "image_provenance", "signer_history", "trust_root",
-)  # fmt: skip
+INFORMING = (*OF_SOFTWARE, "image_provenance", *BY_WORD, "trust_root")
 """Shown beside the label. They decide only by failing."""
-OF_A_MESSAGE = (
-    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
-    "signature_scope",
-)  # fmt: skip
-"""Those that no report alone can tell."""
+DEMOTABLE = ("gpu_measurements",)
+"""Deciding ones that an operator may make inform only: NVIDIA's service may be out of reach;
+everything else is there or is not."""
 NAMES = DECIDING + INFORMING
 
 

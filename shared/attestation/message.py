@@ -4,15 +4,19 @@ import msgspec
 
 from shared.attestation.aci import check_receipt, read_receipt
 from shared.attestation.claim import Claim, check_claim
-from shared.attestation.factor import Factor, failed, passed, skipped, unknown
+from shared.attestation.factor import (
+    OF_A_SIGNATURE,
+    Factor,
+    failed,
+    passed,
+    skipped,
+    unknown,
+)
 from shared.attestation.forms import digits, mapping, text
 from shared.attestation.session import Session
 from shared.attestation.signer import ADDRESS_SIZE, KEY_SIZE, address_of, is_signed_by
 from shared.transcript import Transcript
 
-MESSAGE_FACTORS = (
-    "request_hash", "response_hash", "signature_valid", "signature_model", "signature_scope",
-)  # fmt: skip
 BY_MODEL, BY_GATEWAY = "provider_tee", "gateway"
 _ALGORITHM_OF = {ADDRESS_SIZE: "ecdsa", KEY_SIZE: "ed25519"}
 
@@ -83,7 +87,7 @@ def _by_gateway(kind: str, session: Session) -> bool:
 
 def _open(why: str) -> list[Factor]:
     """All but signature_valid."""
-    names = [name for name in MESSAGE_FACTORS if name != "signature_valid"]
+    names = [name for name in OF_A_SIGNATURE if name != "signature_valid"]
     return [unknown(name, "signature", why) for name in names]
 
 

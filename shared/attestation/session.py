@@ -10,7 +10,9 @@ from shared.attestation.choice import Choice, choose
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import (
     DECIDING,
+    OF_A_MACHINE,
     OF_A_MESSAGE,
+    OF_GPUS,
     Factor,
     failed,
     in_order,
@@ -28,12 +30,8 @@ from shared.attestation.roots import Roots
 
 _Key = TypeVar("_Key")
 
-OF_A_MACHINE = (
-    "report_nonce", "signer_bound", "quote_valid", "collateral_current", "tcb_status",
-    "not_debug", "rtmr_replay", "compose_hash", "compose_known", "os_image_known",
-)  # fmt: skip
 NO_GPU = "the model is marked as one that runs without a GPU"
-OF_GPUS = ("gpu_present", "gpu_nonce", "gpu_genuine", "gpu_measurements")
+OFFLINE = unknown("image_provenance", "policy", "offline: no registry is asked for it")
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +75,13 @@ def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]
     )
 
 
-def collateral_needed(report: str) -> tuple[str, ...]:
-    """The keys (`FMSPC/ca`) of the collateral that the report's quotes are verified with."""
+def collateral_needed(report: str, signer: str = "", upstream_model: str = "") -> tuple[str, ...]:
+    """The keys (`FMSPC/ca`) of the collateral that the quotes of a signer's machine, and of a gateway in
+    between, are verified with. A report may hold many others."""
     found = read_report(report)
-    parsed = [quotes.parse(one.quote) for one in found.all] if found else []
+    choice = choose(found, digits(signer) or signer, upstream_model) if found else None
+    chosen = [choice.attestation if choice else None, found.gateway if found else None]
+    parsed = [quotes.parse(one.quote) for one in chosen if one]
     return tuple(dict.fromkeys(one.collateral_key for one in parsed if one and one.collateral_key))
 
 
@@ -123,6 +124,7 @@ def _examined(report: Report, choice: Choice, question: Question) -> Session:
         _signer(signed_by, choice),
         *gpu_factors,
         _gateway(report, machine, gateway),
+        OFFLINE,
         _root(question.roots),
     )
     return Session(
@@ -156,6 +158,7 @@ def _nothing(
         *(unknown(one, "report", reason) for one in OF_A_MACHINE),
         *(with_gpu if policy.has_gpu else without_gpu),
         unknown("gateway_attested", "report", reason),
+        OFFLINE,
         _root(roots),
     )
     return Session(

@@ -13,6 +13,7 @@ import pytest
 from shared.attestation.audit import audit
 from shared.attestation.signing import ReceiptKey
 from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import SessionFilter
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.transcript import ZdrAnswer
@@ -247,3 +248,29 @@ async def test_a_transcript_that_comes_twice_has_one_receipt(place: Place, machi
         first = await place.settled(call)
         await place.until_empty()
     assert (await place.settled(call)).document == first.document
+
+
+async def test_a_provider_that_stalls_keeps_nobody_else_from_a_receipt(
+    place: Place, machines: Running
+):
+    stalled = [
+        await a_call(machines.url, "near-direct", place.catalog, model="tee-report-stall")
+        for _ in range(20)
+    ]
+    healthy = await a_call(machines.url, "phala", place.catalog)
+    async with collecting(place):
+        await place.add(*stalled)
+        await place.add(healthy)
+        found = await place.settled(healthy)
+        assert found.row.settled_at is not None
+        assert (found.row.settled_at - found.row.ended_at).total_seconds() < 5
+        labels = {(await place.settled(one)).row.label for one in stalled}
+    assert labels == {"failed"}
+
+
+async def test_what_a_provider_answers_each_try_with_is_not_stored(place: Place, machines: Running):
+    call = await a_call(machines.url, "near-direct", place.catalog, model="tee-nras-away")
+    async with collecting(place):
+        await place.add(call)
+        await place.settled(call)
+    assert len(await place.sessions.page(SessionFilter())) == 1

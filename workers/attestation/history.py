@@ -4,7 +4,8 @@ Keys of some machines are new with every boot, and several machines may serve on
 key of its own: a signer is compared with itself, and is new where it was never seen.
 """
 
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -14,6 +15,8 @@ from shared.metrics import Metrics
 from shared.postgres.attestation_sessions import AttestationSession, SessionStore
 from workers.attestation.target import Target
 
+MOST_TOLD = 10_000
+"""A provider chooses its signers."""
 WATCHED = {"signer": "signer", "compose_hash": "compose hash", "tcb_status": "TCB status"}
 NAME = "signer_history"
 
@@ -26,6 +29,8 @@ class History:
     def __init__(self, store: SessionStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
+        self._told: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        """What was an alarm of this process's already: a session that nobody names is not stored."""
 
     async def compare(self, target: Target, session: Session) -> Factor:
         """Raises what the store raises."""
@@ -36,7 +41,7 @@ class History:
         # What a report does not show has not changed: its own factor says that it is not there.
         changed = [name for name in other if getattr(session, name)]
         if changed:
-            self._alarm(target, changed)
+            self._alarm(target, {name: getattr(session, name) for name in changed})
             return unknown(NAME, "policy", f"changed since last time: {_told(changed)}")
         if other:
             return unknown(NAME, "policy", f"not shown this time: {_told(other)}")
@@ -47,13 +52,25 @@ class History:
         own = await self._store.latest(*place, signer=signer) if signer else None
         return own or await self._store.latest(*place)
 
-    def _alarm(self, target: Target, changed: Collection[str]) -> None:
-        for name in changed:
+    def _alarm(self, target: Target, changed: Mapping[str, str]) -> None:
+        news = [name for name, value in changed.items() if self._is_news(target, name, value)]
+        if not news:
+            return
+        for name in news:
             self._metrics.attestation_alarms.labels(f"new_{name}").inc()
         log.warning(
             "What serves a model has changed", action="attestation_changed",
-            provider=target.provider, model=target.upstream_model, changed=changed,
+            provider=target.provider, model=target.upstream_model, changed=news,
         )  # fmt: skip
+
+    def _is_news(self, target: Target, name: str, value: str) -> bool:
+        place = (target.provider, target.upstream_model, name, value)
+        if place in self._told:
+            return False
+        self._told[place] = None
+        if len(self._told) > MOST_TOLD:
+            self._told.popitem(last=False)
+        return True
 
 
 def _told(names: Collection[str]) -> str:

@@ -1,5 +1,7 @@
 """A target: who is asked to prove what, and what is accepted of them."""
 
+from collections.abc import Hashable
+
 import httpx
 import msgspec
 
@@ -22,6 +24,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a provider."""
 
     provider: str
+    base_url: str
     upstream_model: str
     asked: AttestedProvider
     may_be_aci: bool
@@ -31,6 +34,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     nras_url: str
     deadline_seconds: float
     host: str
+
+    def place(self, signer: str) -> tuple[object, ...]:
+        """What a session is good for: another policy may judge the same report otherwise."""
+        return (self.base_url, self.upstream_model, signer, self.policy, self.roots)
+
+    def has_place(self, place: Hashable) -> bool:
+        """Whichever the signer and the policy."""
+        return isinstance(place, tuple) and place[:2] == (self.base_url, self.upstream_model)
 
     @property
     def nras_seconds(self) -> float | None:
@@ -60,6 +71,7 @@ class Targets:
         simulated = self._credentials.evidence_url(settings)
         return Target(
             provider=provider,
+            base_url=base_url,
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,

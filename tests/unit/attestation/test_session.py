@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.attestation.factor import DECIDING, INFORMING
+from shared.attestation.factor import DECIDING, INFORMING, OF_A_MESSAGE
 from shared.attestation.policy import Policy
 from shared.attestation.roots import PRODUCTION
 from shared.attestation.session import Session, collateral_needed
@@ -17,7 +17,6 @@ from tests.unit.attestation.minted import (
     NONCE,
     NOT_HERE,
     NOW,
-    OF_MESSAGES,
     OPEN,
     OTHER_SIGNER,
     PASSING,
@@ -102,7 +101,7 @@ def test_a_resold_nodes_key_is_told_apart_from_anothers():
 
 def test_every_factor_of_a_session_is_told_once_and_in_order():
     names = [one.name for one in examined(near_direct()).factors]
-    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_MESSAGES, *NOT_HERE)]
+    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_A_MESSAGE, *NOT_HERE)]
     assert names == expected
 
 
@@ -323,11 +322,13 @@ def test_synthetic_roots_are_said_loudly():
     assert details(examined(near_direct()))["trust_root"].startswith("SYNTHETIC: ")
 
 
-def test_the_collateral_of_every_quote_is_asked_for_once():
+def test_collateral_is_asked_for_the_chosen_machine_and_its_gateway_alone():
     assert collateral_needed(json.dumps(near_gateway())) == (KEY,)
     other = Machine(shown={"intel_quote": vector("dcap-qvl/tdx_quote").hex()})
-    mixed = near_gateway(Machine(), other)
-    assert collateral_needed(json.dumps(mixed)) == (KEY, "B0C06F000000/platform")
+    mixed = json.dumps(near_gateway(Machine(), other))
+    assert collateral_needed(mixed, SIGNER) == (KEY,)
+    behind_another = json.dumps(near_gateway(Machine(), gateway=other))
+    assert collateral_needed(behind_another, SIGNER) == (KEY, "B0C06F000000/platform")
     sgx = Machine(shown={"intel_quote": vector("dcap-qvl/sgx_quote").hex()})
     assert collateral_needed(json.dumps(near_direct(sgx))) == ()
     assert collateral_needed("no report") == ()

@@ -26,6 +26,13 @@ def test_one_failing_factor_fails_the_call_and_is_named(name: str):
     assert (verdict.label, verdict.reason, verdict.detail) == ("failed", "evidence_invalid", name)
 
 
+def test_what_waits_for_the_quote_is_not_named_as_the_cause():
+    open_ones = ("report_nonce", "signer_bound", "quote_valid", "tcb_status")
+    told = [Factor(one.name, "unknown" if one.name in open_ones else "pass", "quote")
+            for one in ALL_PASS]  # fmt: skip
+    assert judge(told, gateway_scope=False, is_over=True).detail == "quote_valid"
+
+
 @pytest.mark.parametrize("name", INFORMING)
 def test_a_factor_that_informs_decides_by_failing_alone(name: str):
     with_unknown = [*ALL_PASS, Factor(name, "unknown", "computed")]

@@ -47,7 +47,10 @@ async def compared(
     history = History(cast("SessionStore", Stored(*earlier)), metrics)
     now = Session(factors=(), signer=signer, compose_hash=compose_hash, tcb_status=tcb_status)
     found = await history.compare(cast("Target", Place()), now)
+    # Again before anybody has stored it: it is the same sentence, and no other alarm.
+    assert await history.compare(cast("Target", Place()), now) == found
     samples = next(iter(metrics.attestation_alarms.collect())).samples
+    assert {sample.value for sample in samples} <= {1}
     return found.status, found.detail, [sample.labels["kind"] for sample in samples]
 
 

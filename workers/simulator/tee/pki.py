@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from shared.attestation.roots import Roots
+from shared.attestation.roots import NRAS_ISSUER, Roots
 from workers.simulator.tee.certificate import (
     Extension,
     Identity,
@@ -109,6 +109,7 @@ class Pki:
             name="synthetic",
             intel_der=self.root.der,
             nvidia_sha256=hashlib.sha256(self.gpu_root.der).hexdigest(),
+            nras_issuer=NRAS_ISSUER,
             synthetic=True,
         )
 
