@@ -19,6 +19,8 @@ from shared.timeouts import Retries, Timeouts
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
 AttestationMode = Literal["off", "record", "require"]
+DEMOTABLE = ("gpu_measurements",)
+"""NVIDIA's service may be out of reach; everything else is there or is not."""
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write, at least: two attempts at each of two providers."""
@@ -91,7 +93,7 @@ class Model(_Table, frozen=True):
     compose_hashes: tuple[str, ...] = ()
     """Of the applications that are known to serve it; empty: no list is kept."""
     os_images: tuple[str, ...] = ()
-    """Of the images that are known to run them."""
+    """Of the operating systems that are known to run them: SHA-256 of MRTD, RTMR0, RTMR1 and RTMR2."""
 
     @property
     def attestation_mode(self) -> AttestationMode:

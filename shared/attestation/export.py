@@ -13,6 +13,7 @@ from shared.attestation.policy import Policy
 from shared.attestation.receipt import FORMAT, digest_of
 from shared.attestation.signing import canonical
 from shared.attestation.verdict import Label, Reason
+from shared.document import DEMOTABLE
 from shared.transcript import Digest, Transcript
 
 MAX_BYTES = 128 * 1024 * 1024
@@ -207,6 +208,8 @@ def _document(signed: Any) -> Document:
         raise NotAReceipt(f"its format is not {FORMAT}")
     if any(factor.name not in NAMES for factor in document.factors):
         raise NotAReceipt("it names a factor that is not known")
+    if not set(document.policy.demoted) <= set(DEMOTABLE):
+        raise NotAReceipt("its policy demotes a factor that always decides")
     return document
 
 

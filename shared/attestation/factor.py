@@ -1,9 +1,11 @@
 """A factor: one named thing that was checked, what came of it, and where the answer was found."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import msgspec
+
+from shared.document import DEMOTABLE
 
 Status = Literal["pass", "fail", "skip", "unknown"]
 """`unknown`: not, or not yet, obtainable. `skip`: does not apply."""
@@ -33,9 +35,6 @@ DECIDING = (*OF_A_MESSAGE, *FRESH_AND_GENUINE, "compose_hash", *OF_GPUS, "gatewa
 """Without these no label is given; in the order they are told."""
 INFORMING = (*OF_SOFTWARE, "image_provenance", *BY_WORD, "trust_root")
 """Shown beside the label. They decide only by failing."""
-DEMOTABLE = ("gpu_measurements",)
-"""Deciding ones that an operator may make inform only: NVIDIA's service may be out of reach;
-everything else is there or is not."""
 NAMES = DECIDING + INFORMING
 
 
@@ -62,6 +61,11 @@ def skipped(name: str, source: Source, detail: str) -> Factor:
 
 def unknown(name: str, source: Source, detail: str) -> Factor:
     return Factor(name, "unknown", source, detail)
+
+
+def deciding(names: Iterable[str], demoted: Collection[str]) -> list[str]:
+    """Those that still decide. Nothing but what may be demoted is, whatever a policy asks for."""
+    return [name for name in names if name not in demoted or name not in DEMOTABLE]
 
 
 def in_order(factors: Iterable[Factor]) -> tuple[Factor, ...]:

@@ -15,5 +15,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     compose_hashes: tuple[str, ...] = ()
     """Those that are known, 64 hex digits each; empty: no list is kept."""
     os_images: tuple[str, ...] = ()
+    """Likewise, of MRTD ‖ RTMR0 ‖ RTMR1 ‖ RTMR2. What an image calls itself makes it no known one."""
     has_gpu: bool = True
     """Whether the model runs on GPUs: then a report without one fails."""

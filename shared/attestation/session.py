@@ -14,6 +14,7 @@ from shared.attestation.factor import (
     OF_A_MESSAGE,
     OF_GPUS,
     Factor,
+    deciding,
     failed,
     in_order,
     passed,
@@ -68,7 +69,7 @@ def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]
     """The factors that keep a session from being verified: those that failed, and deciding ones that
     are open. The ones about a message are not among them."""
     by_name = {one.name: one.status for one in session.factors}
-    needed = [name for name in DECIDING if name not in OF_A_MESSAGE and name not in demoted]
+    needed = deciding([name for name in DECIDING if name not in OF_A_MESSAGE], demoted)
     return (
         *(name for name, status in by_name.items() if status == "fail"),
         *(name for name in needed if by_name.get(name, "unknown") == "unknown"),

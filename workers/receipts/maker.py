@@ -23,16 +23,14 @@ from shared.transcript import Transcript
 from workers.attestation.fetcher import EvidenceAway
 from workers.attestation.sessions import HeldSession, Sessions
 from workers.attestation.target import Target
-from workers.receipts.aims import Aims
-from workers.receipts.basis import Basis, StoredSessions
+from workers.receipts.addressees import Addressees
+from workers.receipts.share import Share
+from workers.receipts.stored_sessions import Basis, StoredSessions
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 DEADLINE_SECONDS = 1_200.0
 """Where the catalog that would say it is gone: signatures are kept for so long."""
-CALLS_AT_ONCE = 50
-MOST_WAITING = 8_000
-PATIENCE_SECONDS = 8.0
 LAST_LOOK_SECONDS = 5.0
 NEVER_SIGN = ("chutes", "tinfoil")
 
@@ -49,26 +47,14 @@ class Found:
     """The provider has said that there will be no signature."""
 
 
-class Share:
-    """What one provider may take of the process: it must not keep others from their receipts."""
-
-    def __init__(self) -> None:
-        self.calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self.waiting = 0
-
-    def is_spent(self, pause: float) -> bool:
-        """Whether too many of its calls wait, and this one has been asked for often enough."""
-        return self.waiting > MOST_WAITING and pause >= PATIENCE_SECONDS
-
-
 class Maker:
     """Of one process."""
 
     def __init__(
-        self, *, aims: Aims, sessions: Sessions, stored: StoredSessions, key: ReceiptKey, clock: Clock,
+        self, *, addressees: Addressees, sessions: Sessions, stored: StoredSessions, key: ReceiptKey, clock: Clock,
         gateway_version: str,
     ) -> None:  # fmt: skip
-        self._aims = aims
+        self._addressees = addressees
         self._sessions = sessions
         self._stored = stored
         self._key = key
@@ -84,7 +70,7 @@ class Maker:
         if kind == "refusal":
             return await self._refusal(transcript)
         if not transcript.complete:
-            target = await self._aims.of(transcript)
+            target = await self._addressees.of(transcript)
             verdict = self._judge(transcript, target, Found(), is_over=True)
             return self._settled(transcript, verdict, Basis(), target)
         return await self._call(transcript)
@@ -97,7 +83,7 @@ class Maker:
         share.waiting += 1
         try:
             while True:
-                target = await self._aims.of(transcript)
+                target = await self._addressees.of(transcript)
                 left = _left(transcript, target, self._clock.now())
                 if target is not None:
                     await self._look(transcript, target, found, share, left)
@@ -176,7 +162,7 @@ class Maker:
 
     async def _refusal(self, transcript: Transcript) -> SettledReceipt:
         """Nothing was sent: the receipt shows the session that was refused."""
-        target = await self._aims.of(transcript)
+        target = await self._addressees.of(transcript)
         held = await self._stored.held(transcript)
         policy = target.policy if target is not None else Policy()
         session = held.session if held is not None else _nothing(transcript, policy)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from shared.attestation.audit import Audit, audit
 from shared.attestation.evidence import Evidence
 from shared.attestation.export import NotAReceipt
-from shared.attestation.factor import Factor
+from shared.attestation.factor import DECIDING, Factor
 from shared.attestation.policy import Policy
 from shared.attestation.receipt import digest_of, evidence_texts
 from shared.attestation.roots import PRODUCTION, Roots
@@ -98,6 +98,15 @@ def test_a_failed_receipt_comes_out_failed_for_the_same_reason(model: str):
     assert (found.verdict.label, wrong(found)) == ("failed", [])
     assert found.verdict.detail == found.stored.detail
     assert not found.holds()
+
+
+def test_nothing_is_proven_by_demoting_all_that_decides():
+    call, policy = minted(), Policy(demoted=DECIDING)
+    bare = Minted(transcript=call.transcript, evidence=Evidence(), roots=PRODUCTION)
+    assert verdict_of(bare, policy).label == "failed"
+    lie = signed(document_of(bare, Verdict("verified"), policy))
+    with pytest.raises(NotAReceipt, match="demotes a factor that always decides"):
+        audited(export_of(lie, {}), roots=PRODUCTION)
 
 
 def test_an_answer_that_was_cut_comes_out_with_its_cause():

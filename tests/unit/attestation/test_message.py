@@ -28,6 +28,7 @@ ADDRESS = KEY.public_key.to_canonical_address().hex()
 ED_ADDRESS = ED_KEY.public_key().public_bytes_raw().hex()
 
 CALL = a_transcript(
+    provider_type="phala",
     upstream_model=MODEL,
     forwarded_request=Digest(REQUEST, 10),
     upstream_response=Digest(RESPONSE, 20),
@@ -89,6 +90,7 @@ def test_a_text_of_two_parts_names_no_model():
     found = statuses(answer(TWO))
     assert found["signature_model"] == "skip"
     assert "fail" not in found.values()
+    assert "the signature names no model" in factors(answer(TWO))["signature_model"].detail
 
 
 @pytest.mark.parametrize(("text", "wrong"), [
@@ -122,6 +124,13 @@ def test_a_whole_answer_may_be_signed_as_its_proxy_writes_it_and_that_is_told():
     assert factors(answer())["response_hash"].detail.startswith("raw")
     assert failing(signed, call=replace(CALL, streamed=True)) == ["response_hash"]
     assert failing(signed, call=replace(CALL, reserialised_response="")) == ["response_hash"]
+
+
+@pytest.mark.parametrize("provider_type", ["near", "openai", "vercel", ""])
+def test_no_other_provider_writes_its_answers_anew(provider_type: str):
+    """The gateway could name the signed hash as that of any answer."""
+    call = replace(CALL, provider_type=provider_type)
+    assert failing(answer(f"{REQUEST}:{RESERIALISED}"), call=call) == ["response_hash"]
 
 
 def test_what_nobody_hashed_is_unknown_and_never_equal():

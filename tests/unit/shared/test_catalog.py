@@ -79,6 +79,7 @@ def catalog() -> Catalog:
         (ATTESTED.format("TEE", "near", "attestation = 'always'"), "models...*attestation"),
         (ATTESTED.format("TEE", "near", "compose_hashes = ['abc']"), "models.t.compose_hashes"),
         (ATTESTED.format("TEE", "near", "os_images = ['xyz']"), "models.t.os_images"),
+        (ATTESTED.format("TEE", "near", "os_images = ['ab']"), "models.t.os_images"),
         (
             ATTESTED.format("TEE", "near", "attestation = 'require'")
             + "[attestation]\nreceipts = false",

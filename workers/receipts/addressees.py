@@ -12,7 +12,7 @@ from workers.attestation.target import Target, Targets
 log = structlog.get_logger()
 
 
-class Aims:
+class Addressees:
     """Where the catalog is gone, or has the provider no more, the one in force is asked."""
 
     def __init__(self, catalogs: CatalogWatch, targets: Targets) -> None:
