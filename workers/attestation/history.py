@@ -5,7 +5,7 @@ key of its own: a signer is compared with itself, and is new where it was never 
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import structlog
 
@@ -29,8 +29,9 @@ class History:
     def __init__(self, store: SessionStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
-        self._told: OrderedDict[tuple[str, ...], None] = OrderedDict()
-        """What was an alarm of this process's already: a session that nobody names is not stored."""
+        self._told: OrderedDict[tuple[str, ...], list[str]] = OrderedDict()
+        """The last alarm of each signer, while it lasts: what nobody names is not stored, and would
+        be news each time."""
 
     async def compare(self, target: Target, session: Session) -> Factor:
         """Raises what the store raises."""
@@ -41,10 +42,11 @@ class History:
         # What a report does not show has not changed: its own factor says that it is not there.
         changed = [name for name in other if getattr(session, name)]
         if changed:
-            self._alarm(target, {name: getattr(session, name) for name in changed})
+            self._alarm(target, session, changed)
             return unknown(NAME, "policy", f"changed since last time: {_told(changed)}")
         if other:
             return unknown(NAME, "policy", f"not shown this time: {_told(other)}")
+        self._told.pop(_place(target, session), None)
         return passed(NAME, "policy", "signer, compose hash and TCB status are as last time")
 
     async def _last(self, target: Target, signer: str) -> AttestationSession | None:
@@ -52,25 +54,23 @@ class History:
         own = await self._store.latest(*place, signer=signer) if signer else None
         return own or await self._store.latest(*place)
 
-    def _alarm(self, target: Target, changed: Mapping[str, str]) -> None:
-        news = [name for name, value in changed.items() if self._is_news(target, name, value)]
-        if not news:
+    def _alarm(self, target: Target, session: Session, changed: Collection[str]) -> None:
+        place, values = _place(target, session), [getattr(session, name) for name in changed]
+        if self._told.get(place) == values:
             return
-        for name in news:
+        self._told[place] = values
+        if len(self._told) > MOST_TOLD:
+            self._told.popitem(last=False)
+        for name in changed:
             self._metrics.attestation_alarms.labels(f"new_{name}").inc()
         log.warning(
             "What serves a model has changed", action="attestation_changed",
-            provider=target.provider, model=target.upstream_model, changed=news,
+            provider=target.provider, model=target.upstream_model, changed=changed,
         )  # fmt: skip
 
-    def _is_news(self, target: Target, name: str, value: str) -> bool:
-        place = (target.provider, target.upstream_model, name, value)
-        if place in self._told:
-            return False
-        self._told[place] = None
-        if len(self._told) > MOST_TOLD:
-            self._told.popitem(last=False)
-        return True
+
+def _place(target: Target, session: Session) -> tuple[str, ...]:
+    return target.provider, target.upstream_model, session.signer
 
 
 def _told(names: Collection[str]) -> str:
