@@ -4,6 +4,7 @@ Keys of some machines are new with every boot, and several machines may serve on
 key of its own: a signer is compared with itself, and is new where it was never seen.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection
 
 import structlog
@@ -14,6 +15,8 @@ from shared.metrics import Metrics
 from shared.postgres.attestation_sessions import AttestationSession, SessionStore
 from workers.attestation.target import Target
 
+MOST_TOLD = 10_000
+"""A provider chooses its signers."""
 WATCHED = {"signer": "signer", "compose_hash": "compose hash", "tcb_status": "TCB status"}
 NAME = "signer_history"
 
@@ -26,6 +29,9 @@ class History:
     def __init__(self, store: SessionStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
+        self._told: OrderedDict[tuple[str, ...], list[str]] = OrderedDict()
+        """The last alarm of each signer, while it lasts: what nobody names is not stored, and would
+        be news each time."""
 
     async def compare(self, target: Target, session: Session) -> Factor:
         """Raises what the store raises."""
@@ -36,10 +42,11 @@ class History:
         # What a report does not show has not changed: its own factor says that it is not there.
         changed = [name for name in other if getattr(session, name)]
         if changed:
-            self._alarm(target, changed)
+            self._alarm(target, session, changed)
             return unknown(NAME, "policy", f"changed since last time: {_told(changed)}")
         if other:
             return unknown(NAME, "policy", f"not shown this time: {_told(other)}")
+        self._told.pop(_place(target, session), None)
         return passed(NAME, "policy", "signer, compose hash and TCB status are as last time")
 
     async def _last(self, target: Target, signer: str) -> AttestationSession | None:
@@ -47,13 +54,23 @@ class History:
         own = await self._store.latest(*place, signer=signer) if signer else None
         return own or await self._store.latest(*place)
 
-    def _alarm(self, target: Target, changed: Collection[str]) -> None:
+    def _alarm(self, target: Target, session: Session, changed: Collection[str]) -> None:
+        place, values = _place(target, session), [getattr(session, name) for name in changed]
+        if self._told.get(place) == values:
+            return
+        self._told[place] = values
+        if len(self._told) > MOST_TOLD:
+            self._told.popitem(last=False)
         for name in changed:
             self._metrics.attestation_alarms.labels(f"new_{name}").inc()
         log.warning(
             "What serves a model has changed", action="attestation_changed",
             provider=target.provider, model=target.upstream_model, changed=changed,
         )  # fmt: skip
+
+
+def _place(target: Target, session: Session) -> tuple[str, ...]:
+    return target.provider, target.upstream_model, session.signer
 
 
 def _told(names: Collection[str]) -> str:

@@ -86,3 +86,16 @@ async def test_a_new_signer_on_other_software_is_told_of_both():
 async def test_what_a_report_does_not_show_raises_no_alarm():
     found = await compared([before(A)], signer="", tcb_status="")
     assert found == ("unknown", "not shown this time: signer, TCB status", [])
+
+
+async def test_a_change_is_told_once_while_it_lasts_and_again_when_it_comes_again():
+    """Whether or not anybody stores the sessions meanwhile."""
+    metrics = Metrics()
+    history = History(cast("SessionStore", Stored(before(A))), metrics)
+    told = metrics.attestation_alarms.labels("new_tcb_status")
+    for status, alarms in (
+        ("OutOfDate", 1), ("OutOfDate", 1), ("Revoked", 2), ("UpToDate", 2), ("OutOfDate", 3),
+    ):  # fmt: skip
+        now = Session(factors=(), signer=A, compose_hash="c", tcb_status=status)
+        await history.compare(cast("Target", Place()), now)
+        assert told.value == alarms
