@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shared.account import RateLimits
-from shared.attestation.factor import DEMOTABLE
 from shared.document import (
     TIER_OF_TYPE,
     Attestation,
@@ -37,6 +36,8 @@ TCB_STATUSES = (
     "OutOfDate", "OutOfDateConfigurationNeeded",
 )  # fmt: skip
 """Intel's, but for `Revoked`, which nobody may allow."""
+DEMOTABLE = ("gpu_measurements",)
+"""NVIDIA's service may be out of reach; everything else is there or is not."""
 SHA256_DIGITS = 64
 HEX = re.compile("[0-9a-f]+")
 

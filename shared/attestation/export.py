@@ -153,9 +153,12 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 def read_export(raw: bytes) -> Export:
     """Raises NotAReceipt."""
     whole = _parsed(raw)
-    signed, texts = whole.get("receipt"), whole.get("evidence")
+    if "receipt" not in whole:
+        was = "a gateway's error" if "error" in whole else "another JSON object"
+        raise NotAReceipt(f"it is not the export of a receipt but {was}")
+    signed, texts = whole["receipt"], whole.get("evidence")
     try:
-        return Export(
+        found = Export(
             signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
@@ -163,6 +166,11 @@ def read_export(raw: bytes) -> Export:
         )
     except msgspec.ValidationError as error:
         raise NotAReceipt(f"it is not the export of a receipt: {error}") from error
+    if found.document.label == "pending":
+        raise NotAReceipt("the receipt is pending: ask for it again")
+    if found.document.evidence.all and not found.texts:
+        raise NotAReceipt("this export has no evidence: ask for it without `evidence=false`")
+    return found
 
 
 def _parsed(raw: bytes) -> Mapping[str, Any]:

@@ -33,9 +33,6 @@ DECIDING = (*OF_A_MESSAGE, *FRESH_AND_GENUINE, "compose_hash", *OF_GPUS, "gatewa
 """Without these no label is given; in the order they are told."""
 INFORMING = (*OF_SOFTWARE, "image_provenance", *BY_WORD, "trust_root")
 """Shown beside the label. They decide only by failing."""
-DEMOTABLE = ("gpu_measurements",)
-"""Deciding ones that an operator may make inform only: NVIDIA's service may be out of reach;
-everything else is there or is not."""
 NAMES = DECIDING + INFORMING
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from shared.attestation.audit import audit
 from shared.attestation.signing import ReceiptKey
+from shared.attestation.terms import Terms
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.transcript import ZdrAnswer
@@ -82,7 +83,10 @@ async def test_an_honest_call_is_proved_and_its_receipt_verifies_offline(
     assert (found.row.label, found.row.detail) == (label, ""), document["factors"]
     audited = audit(
         await place.export(found), roots=place.roots, now=None,
-        gateway_key=ReceiptKey(SEED).public_key.hex(),
+        terms=Terms(
+            gateway_keys=frozenset({ReceiptKey(SEED).public_key.hex()}),
+            accept_policy=profile.startswith("aci"),
+        ),
     )  # fmt: skip
     assert [check for check in audited.checks if check.status == "fail"] == []
     assert audited.verdict.label == label
