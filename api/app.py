@@ -39,6 +39,7 @@ from api.routes import (
     pages,
     pricing,
     receipts,
+    scanner,
     transparency,
     usage,
     users,
@@ -52,6 +53,8 @@ from api.upload import Uploads
 from api.user_cache import UserCache
 from shared.attestation.signing import receipt_key
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
+from shared.clickhouse.scanner import ScannerTable
+from shared.clickhouse.scanner_statistics import ScannerStatistics
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
 from shared.clickhouse.user_spend import UserSpend
@@ -306,7 +309,15 @@ def _include_routers(app: FastAPI, services: Services) -> None:
         users=services.management.users,
         keys=services.keys,
     )
+    scanned = scanner.Scanner(
+        table=ScannerTable(services.clickhouse),
+        statistics=ScannerStatistics(services.clickhouse),
+        labels=services.attested.receipts.labels,
+        clock=services.clock,
+    )
+    reader = scanner.Reader(services.authenticator, services.catalogs)
     for prefix in API_PREFIXES:
+        app.include_router(scanner.router(scanned, reader, prefix))
         app.include_router(usage.router(ledger, services.authenticator, prefix))
         app.include_router(models.router(listed, services.authenticator, prefix))
         for attested in (receipts, transparency, attestation):

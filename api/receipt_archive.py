@@ -14,6 +14,8 @@ from shared.errors import NotFound
 from shared.postgres.receipts import ReceiptStore, StoredReceipt
 from shared.postgres.transparency_log import LogReader
 
+WHEN = "A receipt appears within a second or so of its answer's end, while the background process runs."
+
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     """An exported receipt."""
@@ -125,7 +127,7 @@ class Archive:
     async def _find(self, receipt_id: str, tenant: str | None) -> StoredReceipt:
         found = await self._receipts.find(receipt_id, tenant)
         if found is None:
-            raise NotFound(f"Receipt '{receipt_id}' not found", code="receipt_not_found")
+            raise NotFound(f"Receipt '{receipt_id}' not found. {WHEN}", code="receipt_not_found")
         return found
 
     async def _log_proof(self, found: StoredReceipt) -> LogProof | None:

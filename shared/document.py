@@ -189,6 +189,12 @@ class Attestation(_Table, frozen=True):
     """After the answer's end: what was not obtained by then never will be."""
 
 
+class Scanner(_Table, frozen=True):
+    """The pages and routes that show what was asked for, and nothing of its content."""
+
+    access: Literal["key", "public", "off"] = "key"
+
+
 class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
@@ -203,6 +209,7 @@ class Document(_Table, frozen=True):
     cache: CacheBounds = CacheBounds()
     metrics: Metrics = Metrics()
     attestation: Attestation = Attestation()
+    scanner: Scanner = Scanner()
 
     def attestation_of(
         self, models: Iterable[Model], wish: AttestationWish | None

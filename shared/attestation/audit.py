@@ -20,8 +20,8 @@ from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
 from shared.attestation.session import examine
 from shared.attestation.terms import Terms
-from shared.attestation.verdict import Verdict, judge
-from shared.attestation.verify import verify
+from shared.attestation.verdict import Verdict
+from shared.attestation.verify import conclude_refusal, verify
 
 Link = Literal["bytes", "word", "open"]
 ANY = Terms()
@@ -120,7 +120,7 @@ def _again(found: Export, policy: Policy, roots: Roots, at: float) -> Verdict:
             found.evidence(), signer="", upstream_model=document.upstream_model,
             policy=policy, roots=roots, now=at, began_at=document.started_at,
         )  # fmt: skip
-        return judge((*session.factors, *told), gateway_scope=False, is_over=True)
+        return conclude_refusal((*session.factors, *told), policy=policy, cause=document.cause)
     return verify(
         found.transcript(), found.evidence(),
         policy=policy, roots=roots, now=at, is_over=True, history=told,

@@ -17,6 +17,8 @@ from shared.transcript import Digest, Transcript
 
 MAX_BYTES = 128 * 1024 * 1024
 """A hundred times what eight GPUs and their machine have to say."""
+MOST_TOLD = 500
+"""Characters of a stranger's sentence."""
 
 Kind = Literal["tee", "zdr", "refusal"]
 
@@ -153,10 +155,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 def read_export(raw: bytes) -> Export:
     """Raises NotAReceipt."""
     whole = _parsed(raw)
-    if "receipt" not in whole:
-        was = "a gateway's error" if "error" in whole else "another JSON object"
-        raise NotAReceipt(f"it is not the export of a receipt but {was}")
-    signed, texts = whole["receipt"], whole.get("evidence")
+    _require_no_error(whole)
+    signed, texts = whole.get("receipt"), whole.get("evidence")
     try:
         found = Export(
             signed=msgspec.convert(signed, dict[str, Any]),
@@ -184,6 +184,18 @@ def _parsed(raw: bytes) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise NotAReceipt("it is not a JSON object")
     return found
+
+
+def _require_no_error(whole: Mapping[str, Any]) -> None:
+    """Who saves an answer to a file without a look at its status may have saved a refusal."""
+    error = whole.get("error")
+    if "receipt" in whole or not isinstance(error, dict):
+        return
+    told = error.get("message")
+    raise NotAReceipt(
+        "it is an error that was answered in place of a receipt"
+        + (f": {told[:MOST_TOLD]}" if isinstance(told, str) else "")
+    )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

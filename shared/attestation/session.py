@@ -75,10 +75,13 @@ def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]
     )
 
 
-def collateral_needed(report: str) -> tuple[str, ...]:
-    """The keys (`FMSPC/ca`) of the collateral that the report's quotes are verified with."""
+def collateral_needed(report: str, signer: str = "", upstream_model: str = "") -> tuple[str, ...]:
+    """The keys (`FMSPC/ca`) of the collateral that the quotes of a signer's machine, and of a gateway in
+    between, are verified with. A report may hold many others."""
     found = read_report(report)
-    parsed = [quotes.parse(one.quote) for one in found.all] if found else []
+    choice = choose(found, digits(signer) or signer, upstream_model) if found else None
+    chosen = [choice.attestation if choice else None, found.gateway if found else None]
+    parsed = [quotes.parse(one.quote) for one in chosen if one]
     return tuple(dict.fromkeys(one.collateral_key for one in parsed if one and one.collateral_key))
 
 

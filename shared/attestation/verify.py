@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from shared.attestation.evidence import Evidence
-from shared.attestation.factor import Factor, failed
+from shared.attestation.factor import DECIDING, OF_A_MESSAGE, Factor, failed, passed
 from shared.attestation.message import check_message, is_gateway_scope, read_signature
 from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
@@ -62,9 +62,33 @@ def conclude(
     )
 
 
+TLS_KEY_NOT_ATTESTED = "tls_key_not_attested"
+"""The cause of a refusal: the session verified, and the peer had another key than it attested."""
+
+
+def conclude_refusal(factors: Iterable[Factor], *, policy: Policy, cause: str) -> Verdict:
+    """The verdict on a machine that a prompt was not sent to. There is no message to judge."""
+    found = list(factors)
+    if cause == TLS_KEY_NOT_ATTESTED:
+        found.append(failed("tls_pinned", "tls", "the peer had another TLS key than the attested"))
+    return judge(
+        found,
+        gateway_scope=False,
+        demoted=policy.demoted,
+        needed=[name for name in DECIDING if name not in OF_A_MESSAGE],
+        is_over=True,
+    )
+
+
 def _fresh(factor: Factor, transcript: Transcript, session: Session, policy: Policy) -> Factor:
-    """A session is examined before it is known how long after its report the last call begins."""
-    age = transcript.started_at - session.reported_at
-    if factor.name != "report_nonce" or factor.status != "pass" or age <= policy.report_seconds:
+    """Of this call: a session serves many, and was examined for the first of them."""
+    if factor.name != "report_nonce" or factor.status != "pass":
         return factor
-    return failed("report_nonce", "report", f"the report was {age:.0f} s old when the call began")
+    age = transcript.started_at - session.reported_at
+    if age > policy.report_seconds:
+        told = f"the report was {age:.0f} s old when the call began"
+        return failed("report_nonce", "report", told)
+    told = (
+        f"{age:.0f} s old when the call began" if age > 0 else f"made {-age:.0f} s after it began"
+    )
+    return passed("report_nonce", factor.source, told)

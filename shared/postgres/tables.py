@@ -285,6 +285,7 @@ attestation_sessions = Table(
     CheckConstraint("label IN ('verified', 'failed')", name="label"),
     Index(None, "fetched_at", "session_id"),
     Index(None, "provider", "upstream_model", "fetched_at"),
+    Index("attestation_sessions_signer_idx", "provider", "upstream_model", "signer", "fetched_at"),
 )
 
 log_nodes = Table(

@@ -1,6 +1,7 @@
 """From a transcript on its stream to a settled receipt that anyone can verify: real stores, and a
 synthetic TEE that the real verifiers judge."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,10 +13,20 @@ import pytest
 from shared.attestation.audit import audit
 from shared.attestation.signing import ReceiptKey
 from shared.attestation.terms import Terms
+from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import SessionFilter
 from shared.postgres.engine import make_engine
 from shared.postgres.migrate import migrate
 from shared.transcript import ZdrAnswer
-from tests.integration.collection import SEED, Place, a_call, catalog_of, collecting, release
+from tests.integration.collection import (
+    SEED,
+    SETTLE_SECONDS,
+    Place,
+    a_call,
+    catalog_of,
+    collecting,
+    release,
+)
 from tests.integration.queue import Queue
 from tests.integration.test_simulator import Running, simulator
 from workers.simulator.tee.faults import MESSAGE_FAULTS, SESSION_FAULTS
@@ -126,6 +137,46 @@ async def test_a_signature_that_comes_late_is_waited_for(
     assert found.row.label == ("verified" if tries == 1 else "failed"), found.row
 
 
+@pytest.mark.parametrize(
+    ("model", "status", "label"),
+    [
+        ("sim/chat", "pass", "verified"),
+        ("tee-nras-away", "unknown", "verified"),
+        ("tee-nras-false", "fail", "failed"),
+    ],
+)
+async def test_nvidia_is_asked_all_the_same_where_its_word_only_informs(
+    place: Place, machines: Running, model: str, status: str, label: str
+):
+    informed = catalog_of(machines.url, demoted=["gpu_measurements"])
+    await release(place.engine, informed)
+    call = await a_call(machines.url, "near-direct", informed, model=model)
+    async with collecting(place):
+        await place.add(call)
+        found = await place.settled(call)
+    factors = {one["name"]: one for one in json.loads(found.document or b"")["factors"]}
+    assert (factors["gpu_measurements"]["status"], found.row.label) == (status, label)
+
+
+async def test_the_logs_size_is_told_before_there_is_anything_to_append(
+    place: Place, machines: Running
+):
+    call = await a_call(machines.url, "near-direct", place.catalog)
+    async with collecting(place):
+        await place.add(call)
+        await place.settled(call)
+        await until_told(place, 1)
+    place.metrics = Metrics()
+    async with collecting(place):
+        await until_told(place, 1)
+
+
+async def until_told(place: Place, size: int) -> None:
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while place.metrics.log_size.labels().value != size:  # noqa: ASYNC110 - another's state
+            await asyncio.sleep(0.05)
+
+
 async def test_one_report_serves_the_calls_of_its_signer(place: Place, machines: Running):
     calls = [await a_call(machines.url, "near-direct", place.catalog) for _ in range(5)]
     async with collecting(place):
@@ -201,3 +252,29 @@ async def test_a_transcript_that_comes_twice_has_one_receipt(place: Place, machi
         first = await place.settled(call)
         await place.until_empty()
     assert (await place.settled(call)).document == first.document
+
+
+async def test_a_provider_that_stalls_keeps_nobody_else_from_a_receipt(
+    place: Place, machines: Running
+):
+    stalled = [
+        await a_call(machines.url, "near-direct", place.catalog, model="tee-report-stall")
+        for _ in range(20)
+    ]
+    healthy = await a_call(machines.url, "phala", place.catalog)
+    async with collecting(place):
+        await place.add(*stalled)
+        await place.add(healthy)
+        found = await place.settled(healthy)
+        assert found.row.settled_at is not None
+        assert (found.row.settled_at - found.row.ended_at).total_seconds() < 5
+        labels = {(await place.settled(one)).row.label for one in stalled}
+    assert labels == {"failed"}
+
+
+async def test_what_a_provider_answers_each_try_with_is_not_stored(place: Place, machines: Running):
+    call = await a_call(machines.url, "near-direct", place.catalog, model="tee-nras-away")
+    async with collecting(place):
+        await place.add(call)
+        await place.settled(call)
+    assert len(await place.sessions.page(SessionFilter())) == 1

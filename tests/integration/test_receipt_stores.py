@@ -212,6 +212,8 @@ async def test_the_latest_session_is_of_its_model_and_sessions_are_listed(sessio
         await sessions.add(one, {})
     assert await sessions.latest("near", "org/m") == second
     assert await sessions.latest("near", "nobody's") is None
+    assert await sessions.latest("near", "org/m", signer="ab") == second
+    assert await sessions.latest("near", "org/m", signer="cd") is None
     assert (await sessions.page(SessionFilter()))[0] == second
     assert await sessions.page(SessionFilter(label="failed")) == [second]
     assert await sessions.page(SessionFilter(upstream_models=["org/m"]), skip=1) == [first]

@@ -53,7 +53,7 @@ def machine(tee: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 def catalog_over(url: str) -> Catalog:
-    models = {
+    models: dict[str, dict[str, object]] = {
         name: {
             "providers": [{"provider": "near-direct", "upstream_model": name}],
             "tier": "TEE",
@@ -61,6 +61,12 @@ def catalog_over(url: str) -> Catalog:
         }
         for name in MODELS
     }
+    models["strict"] = {
+        **models["tee-honest"],
+        "providers": [{"provider": "near-direct", "upstream_model": "tee-honest"}],
+        "compose_hashes": ["00" * 32],
+    }
+    models["plain"] = {"providers": [{"provider": "near-direct", "upstream_model": "tee-honest"}]}
     provider = {
         "type": "near", "base_url": f"{url}/near-direct/v1", "evidence_url_env": SIMULATOR,
     }  # fmt: skip
@@ -157,6 +163,30 @@ async def test_nor_to_another_tls_key_than_the_attested(required: Required):
     _, replies = await required.answer("tee-tls-not-attested")
     assert (replies.error.status, replies.error.code) == (503, "attestation_failed")
     assert required.prompts_that_left() == before
+    [transcript] = await required.asker.transcripts(1)
+    async with collecting(required.place, trusted=required.trusted):
+        found = await required.place.settled(transcript)
+    assert (found.row.kind, found.row.label, found.row.detail) == (
+        "refusal",
+        "failed",
+        "tls_pinned",
+    )
+
+
+async def test_a_session_is_good_for_the_policy_it_was_examined_by(required: Required):
+    """The same machine, asked for by a model that knows other software."""
+    _, replies = await required.answer("tee-honest")
+    assert replies.answer.body
+    _, replies = await required.answer("strict")
+    assert (replies.error.status, replies.error.code) == (503, "attestation_failed")
+    assert "compose_known" in replies.error.message
+
+
+async def test_a_key_that_requires_it_cannot_use_a_model_that_has_nothing_to_prove(
+    required: Required,
+):
+    _, replies = await required.answer("plain")
+    assert (replies.error.status, replies.error.code) == (403, "model_not_attested")
 
 
 async def test_calls_share_a_session_while_it_is_fresh(required: Required):

@@ -22,7 +22,8 @@ from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
 from shared.clock import SystemClock
-from shared.document import Auth, Metrics
+from shared.document import Auth, Metrics, Scanner
+from shared.ids import dashed
 from shared.postgres.attestation_sessions import SessionStore
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
@@ -32,7 +33,7 @@ from shared.settings import Settings
 from tests.integration.archived import attestation_session, signed_receipt
 from tests.integration.receipts import transcript
 from tests.integration.test_api_process import CATALOG, MASTER, bearer, prepared, started
-from tests.spend_rows import spend_row
+from tests.spend_rows import ADMITTED, id_at, spend_row
 
 # Method, path, who may (`tenant`: keys of the tenant whose it is), and what those get who may: for `{}` as body, for inference of a model that
 # nobody has, and for ids that exist. In an order in which nothing is deleted before it is asked for.
@@ -69,6 +70,10 @@ GET    /v1/log/head                  key    200
 GET    /v1/log/consistency           key    422
 GET    /v1/attestation/sessions      key    200
 GET    /v1/attestation/sessions/{session_id} key 200
+GET    /v1/scanner/requests          key    200
+GET    /v1/scanner/requests/{request_id} key 200
+GET    /v1/scanner/statistics        key    200
+GET    /v1/scanner/models            key    200
 POST   /v1/pricing                   master 422
 DELETE /v1/pricing/{model_key}       master 204
 GET    /v1/usage                     master 200
@@ -251,8 +256,10 @@ async def world(client, environment) -> World:
     await world.make()
     await world.make_callers()
     store = ClickHouse(environment["CLICKHOUSE_URL"])
-    await SpendTable(store).insert([spend_row(tenant="default", user="owner")], token="t")
+    row = spend_row(tenant="default", user="owner", request_id=id_at(ADMITTED))
+    await SpendTable(store).insert([row], token="t")
     await store.close()
+    world.ids["request_id"] = dashed(row.request_id)
     world.ids |= await archived(environment["DATABASE_URL"])
     return world
 
@@ -337,6 +344,38 @@ class TestWhereMetricsNeedAKey:
         for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant", "master"):
             answer = await world.asks(caller, "GET", "/metrics")
             assert answer.status_code == Line("GET", "/metrics", "key", 200).expected(caller)
+
+
+SCANNED = [line for line in LINES if "/scanner/" in line.path]
+
+
+class TestWhereTheScannerIsPublic:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        return Catalog(replace(CATALOG.document, scanner=Scanner(access="public")))
+
+    async def test_everybody_reads_it_and_their_own_with_a_key_alone(self, world):
+        for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant", "master"):
+            for line in SCANNED:
+                answer = await world.asks(caller, line.method, line.path)
+                assert answer.status_code == line.status, (caller, line, answer.text)
+                assert not [mine for mine in world.secrets() if mine in answer.text]
+            answer = await world.asks(caller, "GET", "/v1/scanner/requests?my=true")
+            expected = Line("GET", "", "key", 200).expected(caller)
+            assert answer.status_code == expected, (caller, answer.text)
+
+
+class TestWhereTheScannerIsOff:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        return Catalog(replace(CATALOG.document, scanner=Scanner(access="off")))
+
+    async def test_there_is_nothing_to_be_found(self, world):
+        for caller in (*KEYLESS, "ordinary", "master"):
+            for line in SCANNED:
+                answer = await world.asks(caller, line.method, line.path)
+                assert answer.status_code == 404, (caller, line)
+                assert answer.json()["error"]["code"] == "scanner_off"
 
 
 class TestInOpenMode:

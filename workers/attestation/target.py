@@ -1,5 +1,7 @@
 """A target: who is asked to prove what, and what is accepted of them."""
 
+from collections.abc import Hashable
+
 import httpx
 import msgspec
 
@@ -13,14 +15,16 @@ from workers.providers.registry import Credentials
 ACI_TYPES = frozenset({"phala"})
 """Types of provider that may be an ACI gateway: the answer to the first question tells."""
 
-
 SIMULATED_NRAS = "/nras"
+INFORMING_SECONDS = 2.0
+"""With `require` a prompt waits for it."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a provider."""
 
     provider: str
+    base_url: str
     upstream_model: str
     asked: AttestedProvider
     may_be_aci: bool
@@ -31,9 +35,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     deadline_seconds: float
     host: str
 
+    def place(self, signer: str) -> tuple[object, ...]:
+        """What a session is good for: another policy may judge the same report otherwise."""
+        return (self.base_url, self.upstream_model, signer, self.policy, self.roots)
+
+    def has_place(self, place: Hashable) -> bool:
+        """Whichever the signer and the policy."""
+        return isinstance(place, tuple) and place[:2] == (self.base_url, self.upstream_model)
+
     @property
-    def wants_nras(self) -> bool:
-        return "gpu_measurements" not in self.policy.demoted
+    def nras_seconds(self) -> float | None:
+        """How long NVIDIA's word is waited for, where it only informs; None: as every call is."""
+        return INFORMING_SECONDS if "gpu_measurements" in self.policy.demoted else None
 
 
 class Targets:
@@ -58,6 +71,7 @@ class Targets:
         simulated = self._credentials.evidence_url(settings)
         return Target(
             provider=provider,
+            base_url=base_url,
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,

@@ -9,6 +9,7 @@ from decimal import Decimal
 import httpx
 from msgspec.structs import replace
 
+from shared.attestation.verify import TLS_KEY_NOT_ATTESTED
 from shared.errors import GatewayError, Overloaded
 from shared.ids import new_id
 from shared.money import ZERO
@@ -20,7 +21,6 @@ from workers.inference.attempt import Attempt
 from workers.inference.cache import Hit, JobCache
 from workers.inference.digests import Digests, of_row
 from workers.inference.exchange import Collaborators, Exchange, Recorder
-from workers.inference.permit import CODE as NOT_PERMITTED
 from workers.inference.permit import NotPermitted, Permit
 from workers.inference.permit import permit as permit_for
 from workers.inference.routing import Route, backoff
@@ -64,8 +64,8 @@ class Calls:
         self.are_told = header.attestation != "off" and not header.dryrun
         """Whether they are to have receipts."""
         self.client_request = Digest()
-        self._refused: list[tuple[SpendRow, str]] = []
-        """Of calls that were not made, and the session of each that did not verify."""
+        self._refused: list[tuple[SpendRow, NotPermitted]] = []
+        """Of calls that were not made, and why not."""
         self.transcripts: list[bytes] = []
         """Written with the job's end, and by whoever ends it alone."""
 
@@ -161,7 +161,7 @@ class Calls:
         try:
             return await permit_for(self._shared.sessions, route.target)
         except NotPermitted as refused:
-            self._refused.append((self._attempt(exchange, route).row, refused.session_id))
+            self._refused.append((self._attempt(exchange, route).row, refused))
             raise
 
     def _attempt(self, exchange: Exchange, route: Route) -> Attempt:
@@ -216,7 +216,13 @@ class Calls:
         except PeerNotAttested as error:
             if route.target is not None:
                 self._shared.sessions.forget(route.target)
-            raise NotPermitted("The provider has another TLS key than it attested.") from error
+            session_id = attempt.permit.session_id if attempt.permit is not None else ""
+            refused = NotPermitted(
+                "The provider has another TLS key than it attested.", session_id,
+                cause=TLS_KEY_NOT_ATTESTED,
+            )  # fmt: skip
+            self._refused.append((attempt.row, refused))
+            raise refused from error
         except (httpx.TransportError, ResponseTooLarge) as error:
             raise from_transport(error) from error
 
@@ -301,14 +307,14 @@ class Calls:
         self.transcripts.append(encode_transcript(transcript))
 
     def tell_refusal(self) -> None:
-        """The job ends because nobody proved what they run on: its receipt shows who was asked."""
-        if not self._refused or not self.are_told:
+        """Where nobody got the prompt because nobody proved what they run on: who was asked."""
+        if not self._refused or not self.are_told or self.transcripts:
             return
-        row, _ = self._refused[-1]
+        row, last = self._refused[-1]
         told = of_row(row, provider_type="", attestation=self._held.header.attestation)
-        sessions = tuple(session for _, session in self._refused if session)
+        sessions = tuple(one.session_id for _, one in self._refused if one.session_id)
         refusal = replace(
-            told, receipt_id=new_id(), kind="refusal", cause=NOT_PERMITTED, sessions=sessions
+            told, receipt_id=new_id(), kind="refusal", cause=last.cause, sessions=sessions
         )
         self.transcripts.append(encode_transcript(refusal))
 

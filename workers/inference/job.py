@@ -19,7 +19,6 @@ from workers.inference.calls import Calls
 from workers.inference.digests import asked_by_client
 from workers.inference.exchange import Collaborators, Exchange, Recorder
 from workers.inference.panel import Panel, panel_of
-from workers.inference.permit import CODE as NOT_PERMITTED
 from workers.inference.routing import Route
 from workers.inference.upload_source import UploadSource
 from workers.inference.usage_cost import CostOf
@@ -212,8 +211,7 @@ class Job:
             return
         self.calls.tell_breakers(timed_out=isinstance(error, TimedOut))
         self.calls.end("failed", error_code=error.code, billed=self._held.posted)
-        if error.code == NOT_PERMITTED:
-            self.calls.tell_refusal()
+        self.calls.tell_refusal()
         self._end(Kind.FAILED, encode_error(error.body()), "failed")
 
     async def stopped(self) -> None:

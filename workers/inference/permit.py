@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from shared.errors import NotPermitted as Forbidden
 from shared.errors import Overloaded
 from workers.attestation.fetcher import EvidenceAway
 from workers.attestation.sessions import HeldSession
@@ -24,6 +25,10 @@ class Attested(Protocol):
         """Raises EvidenceAway."""
         ...
 
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        """Stores it: what names it comes after. Raises EvidenceAway."""
+        ...
+
     def forget(self, target: Target) -> None:
         """What was known of it does not hold any more."""
         ...
@@ -35,27 +40,40 @@ class Permit(msgspec.Struct, frozen=True):
     """SHA-256 of the only SubjectPublicKeyInfo the prompt may go to; empty: the report names none."""
 
 
-CODE = "attestation_failed"
-
-
 class NotPermitted(AttemptFailed):
-    """Nothing was sent."""
+    """Nothing was sent. `cause` is what its receipt says of it."""
 
-    def __init__(self, message: str, session_id: str = "") -> None:
-        error = Overloaded(message, code=CODE, retry_after=RETRY_AFTER_SECONDS)
+    def __init__(
+        self, message: str, session_id: str = "", *, cause: str = "attestation_failed"
+    ) -> None:
+        error = Overloaded(message, code="attestation_failed", retry_after=RETRY_AFTER_SECONDS)
         super().__init__(error, "elsewhere", against_provider=False)
         self.session_id = session_id
+        self.cause = cause
+
+
+class NeverPermitted(NotPermitted):
+    """The model has nothing to prove: asking again changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("", cause="model_not_attested")
+        self.error = Forbidden(
+            "The key asks for models that prove what they run on, and this one cannot.",
+            code="model_not_attested",
+        )
 
 
 async def permit(sessions: Attested, target: Target | None) -> Permit:
     """Raises NotPermitted."""
     if target is None:
-        raise NotPermitted("The provider cannot prove what it runs on, and that is required.")
+        raise NeverPermitted
     try:
         held = await sessions.get(target)
+        await sessions.keep(held, target)
     except EvidenceAway as error:
         raise NotPermitted("The provider's attestation cannot be obtained now.") from error
     if not held.is_verified:
-        raise NotPermitted("The provider's attestation does not verify.", held.session_id)
+        told = f"The provider's attestation does not verify: {', '.join(held.unproven[:3])}."
+        raise NotPermitted(told, held.session_id)
     spki = held.session.tls_spki
     return Permit(held.session_id, frozenset({spki}) if spki else frozenset())

@@ -27,7 +27,7 @@ from workers.attestation.target import Targets
 from workers.providers.registry import Credentials
 from workers.providers.transport import UpstreamTransport
 from workers.receipts.aims import Aims
-from workers.receipts.basis import Refused
+from workers.receipts.basis import StoredSessions
 from workers.receipts.collector import Collector
 from workers.receipts.maker import Maker
 from workers.receipts.tree import Tree
@@ -67,7 +67,7 @@ class Receipts:
         maker = Maker(
             aims=Aims(self._catalogs, Targets(credentials, fetcher, simulated=simulated)),
             sessions=sessions,
-            refused=Refused(store),
+            stored=StoredSessions(store),
             key=key,
             clock=clock,
             gateway_version=gateway_version,

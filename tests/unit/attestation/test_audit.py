@@ -501,11 +501,6 @@ def test_a_pending_receipt_is_nothing_yet():
         audited(json.dumps({"receipt": told, "evidence": {}, "log": None}).encode())
 
 
-def test_an_error_that_was_saved_in_its_place_is_told():
-    with pytest.raises(NotAReceipt, match="a gateway's error"):
-        audited(b'{"error": {"message": "Receipt not found", "code": "receipt_not_found"}}')
-
-
 # ---- what is no receipt
 
 
@@ -519,6 +514,16 @@ def test_an_error_that_was_saved_in_its_place_is_told():
 def test_what_is_no_receipt_is_said_to_be_none(raw: bytes):
     with pytest.raises(NotAReceipt):
         audited(raw)
+
+
+def test_an_error_that_was_saved_as_a_receipt_is_told_in_its_own_words():
+    raw = b'{"error": {"message": "Receipt \'x\' not found.", "code": "receipt_not_found"}}'
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt: Receipt 'x' not found."):
+        audited(raw)
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt$"):
+        audited(b'{"error": {"message": 7}}')
+    with pytest.raises(NotAReceipt, match="not the export"):
+        audited(b'{"error": "no object"}')
 
 
 def test_two_members_of_one_name_are_not_read():

@@ -322,11 +322,13 @@ def test_synthetic_roots_are_said_loudly():
     assert details(examined(near_direct()))["trust_root"].startswith("SYNTHETIC: ")
 
 
-def test_the_collateral_of_every_quote_is_asked_for_once():
+def test_collateral_is_asked_for_the_chosen_machine_and_its_gateway_alone():
     assert collateral_needed(json.dumps(near_gateway())) == (KEY,)
     other = Machine(shown={"intel_quote": vector("dcap-qvl/tdx_quote").hex()})
-    mixed = near_gateway(Machine(), other)
-    assert collateral_needed(json.dumps(mixed)) == (KEY, "B0C06F000000/platform")
+    mixed = json.dumps(near_gateway(Machine(), other))
+    assert collateral_needed(mixed, SIGNER) == (KEY,)
+    behind_another = json.dumps(near_gateway(Machine(), gateway=other))
+    assert collateral_needed(behind_another, SIGNER) == (KEY, "B0C06F000000/platform")
     sgx = Machine(shown={"intel_quote": vector("dcap-qvl/sgx_quote").hex()})
     assert collateral_needed(json.dumps(near_direct(sgx))) == ()
     assert collateral_needed("no report") == ()

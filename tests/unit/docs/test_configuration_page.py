@@ -32,6 +32,7 @@ HEADINGS: dict[type[msgspec.Struct], str] = {
     document.CacheBounds: "`[cache]`",
     document.Attestation: "`[attestation]`",
     document.Metrics: "`[metrics]`",
+    document.Scanner: "`[scanner]`",
     document.Provider: "`[providers.<name>]`",
     timeouts.Timeouts: "`timeouts`",
     timeouts.Retries: "`retries`",
