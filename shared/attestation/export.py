@@ -159,7 +159,7 @@ def read_export(raw: bytes) -> Export:
     _require_no_error(whole)
     signed, texts = whole.get("receipt"), whole.get("evidence")
     try:
-        return Export(
+        found = Export(
             signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
@@ -167,6 +167,11 @@ def read_export(raw: bytes) -> Export:
         )
     except msgspec.ValidationError as error:
         raise NotAReceipt(f"it is not the export of a receipt: {error}") from error
+    if found.document.label == "pending":
+        raise NotAReceipt("the receipt is pending: ask for it again")
+    if found.document.evidence.all and not found.texts:
+        raise NotAReceipt("this export has no evidence: ask for it without `evidence=false`")
+    return found
 
 
 def _parsed(raw: bytes) -> Mapping[str, Any]:

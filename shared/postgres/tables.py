@@ -248,6 +248,7 @@ receipts = Table(
     Index(None, "started_at", "receipt_id"),
     Index(None, "tenant", "started_at", "receipt_id"),
     Index(None, "label", "started_at", "receipt_id"),
+    Index(None, "kind", "started_at", "receipt_id"),
     Index(None, "model", "started_at", "receipt_id"),
     Index(None, "provider", "started_at", "receipt_id"),
     Index(

@@ -12,6 +12,7 @@ import pytest
 
 from shared.attestation.audit import audit
 from shared.attestation.signing import ReceiptKey
+from shared.attestation.terms import Terms
 from shared.metrics import Metrics
 from shared.postgres.attestation_sessions import SessionFilter
 from shared.postgres.engine import make_engine
@@ -93,7 +94,10 @@ async def test_an_honest_call_is_proved_and_its_receipt_verifies_offline(
     assert (found.row.label, found.row.detail) == (label, ""), document["factors"]
     audited = audit(
         await place.export(found), roots=place.roots, now=None,
-        gateway_key=ReceiptKey(SEED).public_key.hex(),
+        terms=Terms(
+            gateway_keys=frozenset({ReceiptKey(SEED).public_key.hex()}),
+            accept_policy=profile.startswith("aci"),
+        ),
     )  # fmt: skip
     assert [check for check in audited.checks if check.status == "fail"] == []
     assert audited.verdict.label == label

@@ -168,6 +168,9 @@ async def test_pages_are_newest_first_filtered_and_complete(receipts):
             one for one in newest_first if one.tenant == "a" and one.model == "m1"
         ]),
         (ReceiptFilter(provider="other"), []),
+        (ReceiptFilter(kind="zdr"), [calls[5]]),
+        (ReceiptFilter(kind="refusal"), [calls[6]]),
+        (ReceiptFilter(kind="refusal", tenant="a"), []),
         (ReceiptFilter(request_id=uuid.UUID(calls[7].request_id)), [calls[7]]),
         (ReceiptFilter(since=utc(NOW + 3), until=utc(NOW + 4)), newest_first[12:14]),
     ]:  # fmt: skip

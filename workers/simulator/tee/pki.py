@@ -92,7 +92,9 @@ class Pki:
         )
 
     def save(self, directory: Path) -> None:
-        """The roots last: who finds them finds all of it."""
+        """The roots last: who finds them finds all of it. Raises FileExistsError where they are."""
+        if (directory / ROOTS_FILE).exists():
+            raise FileExistsError(f"{directory} holds a TEE: what it attests would lose its roots")
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory / KEYS_FILE, msgspec.json.encode(self._kept()))
         _write(directory / CA_FILE, self.root.pem.encode())
