@@ -12,7 +12,6 @@ from shared.attestation.merkle import leaf_hash
 from shared.attestation.signing import SIGNATURE, canonical, verify_document
 from shared.attestation.terms import Terms
 from shared.attestation.verdict import Verdict
-from shared.catalog_checks import DEMOTABLE
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -114,8 +113,6 @@ def check_policy(document: Document, terms: Terms) -> Check:
     """What the gateway has chosen to accept. It judges no policy record, and a refusal is no laxer."""
     if document.kind != "tee":
         return Check("policy", "skip", "nothing is proven by it")
-    if never := sorted(set(document.policy.demoted) - set(DEMOTABLE)):
-        return Check("policy", "fail", f"no policy may do without {', '.join(never)}")
     laxer = ", ".join(terms.laxer(document.policy))
     if not laxer:
         return Check("policy", "pass", "no choice of the gateway's is laxer than the default")
