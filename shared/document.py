@@ -56,6 +56,8 @@ class Provider(_Table, frozen=True):
     evidence_url_env: str | None = None
     """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
     come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
+    tls_key_required: bool = False
+    """Whether its reports must attest the TLS key that prompts go to."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()

@@ -16,5 +16,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are known, 64 hex digits each; empty: no list is kept."""
     os_images: tuple[str, ...] = ()
     """Likewise, of MRTD ‖ RTMR0 ‖ RTMR1 ‖ RTMR2. What an image calls itself makes it no known one."""
+    tls_key_required: bool = False
+    """Whether a report must attest the TLS key of its host: else a report without one is as good."""
     has_gpu: bool = True
     """Whether the model runs on GPUs: then a report without one fails."""

@@ -66,6 +66,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     reported_at: float = 0.0
     synthetic: bool = False
 
+    def tls_spki_for(self, host: str) -> str | None:
+        """What the peer's key must be. None: no TLS key is attested; empty: none is for this host."""
+        if self.tls_keys:
+            return self.tls_keys.get(host, "")
+        return self.tls_spki or None
+
 
 def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]:
     """The factors that keep a session from being verified: those that failed, and deciding ones that

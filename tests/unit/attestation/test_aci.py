@@ -12,6 +12,7 @@ from eth_keys.datatypes import PrivateKey
 from msgspec.structs import replace
 
 from shared.attestation.message import check_message, is_gateway_scope
+from shared.attestation.policy import Policy
 from shared.attestation.report_data import keyset_digest
 from shared.attestation.session import Session
 from shared.transcript import Digest, Transcript
@@ -71,7 +72,9 @@ def sealed_b(receipt: dict[str, Any], algorithm: str, key_id: str) -> str:
 
 
 def statuses(text: str, session: Session = SESSION, call: Transcript = CALL) -> dict[str, str]:
-    found: dict[str, str] = {one.name: one.status for one in check_message(call, text, session)}
+    found: dict[str, str] = {
+        one.name: one.status for one in check_message(call, text, session, policy=Policy())
+    }
     assert set(found) == {*NAMES, "tls_pinned"}
     return found
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from shared.attestation.policy import Policy
 from tests.unit.attestation.minted import (
@@ -141,6 +142,7 @@ class OwnSystem(Machine):
     """A genuine machine under an operating system of an attacker's, who writes RTMR3 as they like."""
 
     @property
+    @override
     def log(self) -> tuple[Event, ...]:
         booted = tuple(boot_event(register, b"an attacker's") for register in range(3))
         return (*booted, *(event for event in super().log if event.imr == 3))
