@@ -6,10 +6,9 @@ from typing import Literal
 import msgspec
 
 from shared.attestation.forms import digits, items, mapping, octets, text
+from shared.document import ReportShape
 
-Shape = Literal[
-    "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
-]  # fmt: skip
+Shape = ReportShape
 Scope = Literal["model", "gateway"]
 
 MAX_ATTESTATIONS = 64

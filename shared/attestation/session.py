@@ -21,7 +21,7 @@ from shared.attestation.factor import (
 )
 from shared.attestation.forms import digits
 from shared.attestation.gpu import check_gpus
-from shared.attestation.machine import Machine, Question, check_machine
+from shared.attestation.machine import RESOLD, Machine, Question, check_machine
 from shared.attestation.nras import check_nras
 from shared.attestation.policy import Policy
 from shared.attestation.report import Attestation, Report, Scope, Shape, read_report
@@ -129,7 +129,7 @@ def _examined(report: Report, choice: Choice, question: Question) -> Session:
         *(one for one in machine.factors if one.name != "signer_bound"),
         _signer(signed_by, choice),
         *gpu_factors,
-        _gateway(report, machine, gateway),
+        _gateway(report, machine, gateway, question.policy),
         _root(question.roots),
     )
     return Session(
@@ -227,7 +227,11 @@ def _gpus(attestation: Attestation, question: Question) -> tuple[list[Factor], i
     return [*factors, measured], gpus
 
 
-def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Factor:
+def _gateway(report: Report, machine: Machine, gateway: Machine | None, policy: Policy) -> Factor:
+    """A gateway may show its own machine in the form of a model's: only who expects it can tell."""
+    if not _is_accepted(report.shape, policy):
+        told = f"a report of the shape {report.shape} is not accepted of this provider"
+        return failed("gateway_attested", "policy", told)
     if gateway:
         return gateway.summary()
     if report.shape == "near-gateway":
@@ -237,6 +241,10 @@ def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Facto
     if report.scope == "gateway":
         return machine.summary()
     return skipped("gateway_attested", "report", "no gateway of the provider's is in between")
+
+
+def _is_accepted(shape: Shape, policy: Policy) -> bool:
+    return shape in policy.shapes if policy.shapes else shape not in RESOLD
 
 
 def _root(roots: Roots) -> Factor:

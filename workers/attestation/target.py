@@ -94,6 +94,7 @@ def policy_of(document: Document, provider: Provider, model: Model | None) -> Po
         report_seconds=attestation.session_seconds,
         compose_hashes=model.compose_hashes,
         os_images=model.os_images,
+        shapes=provider.attestation_shapes,
         tls_key_required=provider.tls_key_required,
         has_gpu=model.has_gpu,
     )

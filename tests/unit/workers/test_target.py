@@ -12,6 +12,10 @@ def policy(**of_the_provider: object) -> Policy:
     return policy_of(document, document.providers["p"], document.models["m"])
 
 
+def test_a_provider_may_have_to_prove_itself_in_one_form():
+    assert policy(attestation_shapes=["near-direct"]) == Policy(shapes=("near-direct",))
+
+
 def test_a_provider_may_have_to_attest_its_tls_key():
     assert policy() == Policy()
     assert policy(tls_key_required=True) == Policy(tls_key_required=True)
