@@ -5,7 +5,7 @@ import msgspec
 from shared.attestation.aci import check_receipt, read_receipt
 from shared.attestation.claim import Claim, check_claim
 from shared.attestation.factor import Factor, failed, passed, skipped, unknown
-from shared.attestation.forms import digits, mapping, text
+from shared.attestation.forms import MAX_SIGNATURE_CHARACTERS, digits, text, whole
 from shared.attestation.policy import Policy
 from shared.attestation.session import Session
 from shared.attestation.signer import ADDRESS_SIZE, KEY_SIZE, address_of, is_signed_by
@@ -31,8 +31,8 @@ class MessageSignature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_signature(answer: str) -> MessageSignature | None:
-    """None where it is no answer about a signature; an ACI receipt is none."""
-    document = mapping(answer)
+    """None where it is no answer about a signature, or too long; an ACI receipt is none."""
+    document = whole(answer, MAX_SIGNATURE_CHARACTERS)
     if document.get("error_code") or document.get("error"):
         return MessageSignature(error_code=text(document.get("error_code")) or "error")
     if not isinstance(document.get("text"), str):

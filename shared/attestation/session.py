@@ -105,7 +105,11 @@ def examine(
     began, which its age is counted to; None: it is about to."""
     report = read_report(evidence.report)
     if report is None:
-        told = "the report has no known form" if evidence.report else "there is no report"
+        told = (
+            "the report is too long, or of no known form"
+            if evidence.report
+            else "there is no report"
+        )
         return _nothing(told, None, evidence, policy, roots)
     question = Question(
         shape=report.shape, evidence=evidence, policy=policy, roots=roots, now=now,

@@ -103,6 +103,15 @@ def test_any_encoding_of_the_same_receipt_passes(text: str):
     assert failing(changed) == []
 
 
+def test_a_receipt_is_not_read_without_end():
+    bare = len(sealed_c(document(more="")))
+    assert failing(sealed_c(document(more="x" * (64 * 1024 - bare)))) == []
+    long = sealed_c(document(more="x" * (64 * 1024 - bare + 1)))
+    found = check_message(CALL, long, SESSION, policy=Policy())
+    [told] = [one for one in found if one.name == "signature_valid"]
+    assert (told.status, told.detail) == ("fail", "what the provider answered is no signature")
+
+
 @pytest.mark.parametrize("form", [POINT, b"\x04" + POINT, KEY.public_key.to_compressed_bytes()])
 def test_a_key_may_be_written_in_three_forms(form: bytes):
     keys = {"k1": ("ecdsa-secp256k1", form.hex())}

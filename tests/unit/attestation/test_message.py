@@ -231,6 +231,15 @@ def test_an_answer_that_is_no_signature_fails(signature: str):
     assert {found[name] for name in NAMES[:2]} == {"unknown"}
 
 
+def test_a_signature_is_not_read_without_end():
+    """Else its hash and its canonical form take seconds of a process that has others to serve."""
+    bare = len(answer(more=""))
+    assert failing(answer(more="x" * (64 * 1024 - bare))) == []
+    assert failing(answer(more="x" * (64 * 1024 - bare + 1))) == ["signature_valid"]
+    long = answer(error_code="x" * 64 * 1024)
+    assert failing(long) == ["signature_valid"]
+
+
 def test_random_changes_never_raise_and_pass_only_where_they_change_nothing_signed():
     rng, whole = random.Random(5), answer(signature_kind="provider_tee")
     for _ in range(500):
