@@ -12,7 +12,7 @@ from shared.attestation.merkle import leaf_hash
 from shared.attestation.signing import SIGNATURE, canonical, verify_document
 from shared.attestation.terms import Terms
 from shared.attestation.verdict import Verdict
-from shared.catalog_checks import DEMOTABLE
+from shared.document import DEMOTABLE
 
 
 class Check(msgspec.Struct, frozen=True):

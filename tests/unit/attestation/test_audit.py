@@ -238,13 +238,6 @@ def test_lists_of_what_is_known_stay_in_the_default_policy():
     assert found.policy == policy
 
 
-def test_no_policy_may_do_without_what_is_always_there():
-    policy = Policy(demoted=("gpu_measurements", "quote_valid"))
-    found = audited(exported(minted(), policy), accept_policy=True)
-    assert wrong(found) == ["policy"]
-    assert not found.holds()
-
-
 # ---- links to the client's bytes
 
 
