@@ -18,6 +18,10 @@ from shared.timeouts import Retries, Timeouts
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
+ReportShape = Literal[
+    "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
+]  # fmt: skip
+"""What attestation reports look like."""
 AttestationMode = Literal["off", "record", "require"]
 DEMOTABLE = ("gpu_measurements",)
 """NVIDIA's service may be out of reach; everything else is there or is not."""
@@ -56,6 +60,10 @@ class Provider(_Table, frozen=True):
     evidence_url_env: str | None = None
     """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
     come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
+    attestation_shapes: tuple[ReportShape, ...] = ()
+    """Of the reports it may prove itself by; empty: any but those of resold nodes."""
+    tls_key_required: bool = False
+    """Whether its reports must attest the TLS key that prompts go to."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()

@@ -84,6 +84,8 @@ _POLICY = _object(
         "compose_hashes": _STRINGS,
         "os_images": _STRINGS,
         "has_gpu": BOOLEAN,
+        "tls_key_required": BOOLEAN,
+        "shapes": _STRINGS,
         "attestation": {"enum": ["record", "require"]},
     }
 )

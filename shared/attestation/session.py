@@ -23,7 +23,7 @@ from shared.attestation.factor import (
 )
 from shared.attestation.forms import digits
 from shared.attestation.gpu import check_gpus
-from shared.attestation.machine import Machine, Question, check_machine
+from shared.attestation.machine import RESOLD, Machine, Question, check_machine
 from shared.attestation.nras import check_nras
 from shared.attestation.policy import Policy
 from shared.attestation.report import Attestation, Report, Scope, Shape, read_report
@@ -64,6 +64,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     reported_at: float = 0.0
     synthetic: bool = False
 
+    def tls_spki_for(self, host: str) -> str | None:
+        """What the peer's key must be. None: no TLS key is attested; empty: none is for this host."""
+        if self.tls_keys:
+            return self.tls_keys.get(host, "")
+        return self.tls_spki or None
+
 
 def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]:
     """The factors that keep a session from being verified: those that failed, and deciding ones that
@@ -100,7 +106,11 @@ def examine(
     began, which its age is counted to; None: it is about to."""
     report = read_report(evidence.report)
     if report is None:
-        told = "the report has no known form" if evidence.report else "there is no report"
+        told = (
+            "the report is too long, or of no known form"
+            if evidence.report
+            else "there is no report"
+        )
         return _nothing(told, None, evidence, policy, roots)
     question = Question(
         shape=report.shape, evidence=evidence, policy=policy, roots=roots, now=now,
@@ -124,7 +134,7 @@ def _examined(report: Report, choice: Choice, question: Question) -> Session:
         *(one for one in machine.factors if one.name != "signer_bound"),
         _signer(signed_by, choice),
         *gpu_factors,
-        _gateway(report, machine, gateway),
+        _gateway(report, machine, gateway, question.policy),
         OFFLINE,
         _root(question.roots),
     )
@@ -224,7 +234,11 @@ def _gpus(attestation: Attestation, question: Question) -> tuple[list[Factor], i
     return [*factors, measured], gpus
 
 
-def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Factor:
+def _gateway(report: Report, machine: Machine, gateway: Machine | None, policy: Policy) -> Factor:
+    """A gateway may show its own machine in the form of a model's: only who expects it can tell."""
+    if not _is_accepted(report.shape, policy):
+        told = f"a report of the shape {report.shape} is not accepted of this provider"
+        return failed("gateway_attested", "policy", told)
     if gateway:
         return gateway.summary()
     if report.shape == "near-gateway":
@@ -234,6 +248,10 @@ def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Facto
     if report.scope == "gateway":
         return machine.summary()
     return skipped("gateway_attested", "report", "no gateway of the provider's is in between")
+
+
+def _is_accepted(shape: Shape, policy: Policy) -> bool:
+    return shape in policy.shapes if policy.shapes else shape not in RESOLD
 
 
 def _root(roots: Roots) -> Factor:

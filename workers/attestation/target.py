@@ -7,7 +7,7 @@ import msgspec
 
 from shared.attestation.policy import Policy
 from shared.attestation.roots import PRODUCTION, Roots
-from shared.document import Document, Model
+from shared.document import Document, Model, Provider
 from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.provider import AttestedProvider
 from workers.providers.registry import Credentials
@@ -75,7 +75,7 @@ class Targets:
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,
-            policy=policy_of(document, document.models.get(model)),
+            policy=policy_of(document, settings, document.models.get(model)),
             roots=self._simulated if simulated else PRODUCTION,
             pccs_url=simulated or attestation.pccs_url,
             nras_url=simulated + SIMULATED_NRAS if simulated else attestation.nras_url,
@@ -93,8 +93,8 @@ class Targets:
         return found
 
 
-def policy_of(document: Document, model: Model | None) -> Policy:
-    """What an operator accepts of whoever serves a model."""
+def policy_of(document: Document, provider: Provider, model: Model | None) -> Policy:
+    """What an operator accepts of a provider that serves a model."""
     attestation, model = document.attestation, model or Model(providers=[])
     return Policy(
         allowed_tcb=attestation.allowed_tcb,
@@ -102,5 +102,7 @@ def policy_of(document: Document, model: Model | None) -> Policy:
         report_seconds=attestation.session_seconds,
         compose_hashes=model.compose_hashes,
         os_images=model.os_images,
+        shapes=provider.attestation_shapes,
+        tls_key_required=provider.tls_key_required,
         has_gpu=model.has_gpu,
     )

@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from shared.attestation.factor import Factor
 from shared.attestation.message import check_message, is_gateway_scope, read_signature
+from shared.attestation.policy import Policy
 from shared.attestation.session import Session
 from shared.transcript import Digest, Transcript
 from tests.transcripts import a_transcript
 from tests.vectors import vector
 
+DEFAULT = Policy()
 MODEL = "org/model:tag"
 REQUEST, RESPONSE, RESERIALISED = "1" * 64, "2" * 64, "3" * 64
 THREE = f"{MODEL}:{REQUEST}:{RESPONSE}"
@@ -63,9 +65,12 @@ def ed_answer(text: str = THREE, **changes: Any) -> str:
 
 
 def factors(
-    signature: str, session: Session = SESSION, call: Transcript = CALL
+    signature: str,
+    session: Session = SESSION,
+    call: Transcript = CALL,
+    policy: Policy = DEFAULT,
 ) -> dict[str, Factor]:
-    found = check_message(call, signature, session)
+    found = check_message(call, signature, session, policy=policy)
     assert sorted(one.name for one in found) == sorted(NAMES)
     return {one.name: one for one in found}
 
@@ -226,6 +231,15 @@ def test_an_answer_that_is_no_signature_fails(signature: str):
     assert {found[name] for name in NAMES[:2]} == {"unknown"}
 
 
+def test_a_signature_is_not_read_without_end():
+    """Else its hash and its canonical form take seconds of a process that has others to serve."""
+    bare = len(answer(more=""))
+    assert failing(answer(more="x" * (64 * 1024 - bare))) == []
+    assert failing(answer(more="x" * (64 * 1024 - bare + 1))) == ["signature_valid"]
+    long = answer(error_code="x" * 64 * 1024)
+    assert failing(long) == ["signature_valid"]
+
+
 def test_random_changes_never_raise_and_pass_only_where_they_change_nothing_signed():
     rng, whole = random.Random(5), answer(signature_kind="provider_tee")
     for _ in range(500):
@@ -285,7 +299,9 @@ SPKI, OTHER = "ab" * 32, "cd" * 32
     ("", {"api.example": SPKI, "b.example": OTHER}, SPKI, "pass"),
     ("", {"api.example": SPKI, "b.example": OTHER}, OTHER, "fail"),
     (SPKI, {"b.example": SPKI}, OTHER, "fail"),
-    ("", {"b.example": SPKI, "c.example": OTHER}, OTHER, "skip"),
+    (SPKI, {"b.example": SPKI}, SPKI, "fail"),
+    ("", {"b.example": SPKI, "c.example": OTHER}, OTHER, "fail"),
+    ("", {"api.example": ""}, SPKI, "fail"),
 ])  # fmt: skip
 def test_the_prompt_goes_to_the_attested_tls_key(
     attested: str, by_domain: dict[str, str], seen: str, status: str
@@ -294,6 +310,19 @@ def test_the_prompt_goes_to_the_attested_tls_key(
     call = replace(CALL, tls_host="api.example", tls_spki=seen)
     assert statuses(answer(), session, call)["tls_pinned"] == status
     assert statuses("", session, call)["tls_pinned"] == status
+
+
+@pytest.mark.parametrize(("attested", "seen", "status"), [
+    ("", SPKI, "fail"), ("", "", "fail"), (SPKI, SPKI, "pass"), (SPKI, OTHER, "fail"),
+])  # fmt: skip
+def test_where_a_tls_key_is_required_a_report_without_one_fails(
+    attested: str, seen: str, status: str
+):
+    """A report that was asked for with a TLS key may come without one, and is as genuine."""
+    session = replace(SESSION, tls_spki=attested)
+    call = replace(CALL, tls_host="api.example", tls_spki=seen)
+    found = factors(answer(), session, call, Policy(tls_key_required=True))
+    assert found["tls_pinned"].status == status
 
 
 # ---- recorded

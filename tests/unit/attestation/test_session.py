@@ -8,6 +8,7 @@ import pytest
 
 from shared.attestation.factor import DECIDING, INFORMING, OF_A_MESSAGE
 from shared.attestation.policy import Policy
+from shared.attestation.report import Shape
 from shared.attestation.roots import PRODUCTION
 from shared.attestation.session import Session, collateral_needed
 from tests.unit.attestation.minted import (
@@ -357,3 +358,36 @@ def test_the_model_that_was_called_is_looked_for():
 def test_evidence_of_gpus_is_nvidias_word_about_the_same_payload():
     answer, keys = nras(gpu_payload(count=1))
     assert fails(near_direct(), nras=answer, nras_keys=keys) == {"gpu_measurements"}
+
+
+@pytest.mark.parametrize(
+    ("report", "shapes", "status"),
+    [
+        (near_direct(), (), "skip"),
+        (near_direct(), ("near-direct",), "skip"),
+        (near_direct(), ("near-gateway", "vllm-proxy"), "fail"),
+        (vllm_proxy(), ("near-direct",), "fail"),
+        (near_gateway(), ("near-gateway",), "pass"),
+        (near_gateway(), ("near-direct",), "fail"),
+        (chutes(), (), "fail"),
+        (tinfoil(), (), "fail"),
+    ],
+)
+def test_a_report_of_another_shape_than_the_expected_fails_and_is_named(
+    report: object, shapes: tuple[Shape, ...], status: str
+):
+    session = examined(report, policy=Policy(shapes=shapes))
+    assert statuses(session)["gateway_attested"] == status
+    if status == "fail":
+        assert f"the shape {session.shape} is not accepted" in details(session)["gateway_attested"]
+
+
+def test_a_gateway_that_shows_its_machine_as_a_models_is_told_by_its_shape():
+    gateway = Machine(signer="44" * 20)
+    honest = examined(near_gateway(gateway=gateway), signer=gateway.signer)
+    assert honest.is_gateway_signer
+    flattened = vllm_proxy(gateway)
+    assert fails(flattened, signer=gateway.signer) == set()
+    expected = Policy(shapes=("near-gateway",))
+    assert fails(flattened, signer=gateway.signer, policy=expected) == {"gateway_attested"}
+    assert fails(near_gateway(gateway=gateway), signer=gateway.signer, policy=expected) == set()
