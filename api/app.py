@@ -16,6 +16,7 @@ from typing_extensions import override
 from api import openapi, problems
 from api.access_log import AccessLog
 from api.admit import Gate
+from api.attested import Attested
 from api.auth import Authenticator
 from api.billing import Billing
 from api.counted_spend import CountedSpend
@@ -25,8 +26,24 @@ from api.management import Management
 from api.middleware import Edge, hot_paths
 from api.price_book import PriceBook
 from api.providers import Availability
+from api.receipt_archive import Archive
 from api.relay import Relay
-from api.routes import audit, budgets, health, keys, metrics, models, pages, pricing, usage, users
+from api.routes import (
+    attestation,
+    audit,
+    budgets,
+    health,
+    keys,
+    metrics,
+    models,
+    pages,
+    pricing,
+    receipts,
+    scanner,
+    transparency,
+    usage,
+    users,
+)
 from api.routes.endpoints import DOCUMENTS, FORMS
 from api.routes.inference import Collaborators, Inference
 from api.routes.uploads import UploadInference
@@ -34,13 +51,17 @@ from api.services import Services
 from api.store_checks import Check, StoreChecks
 from api.upload import Uploads
 from api.user_cache import UserCache
+from shared.attestation.signing import receipt_key
 from shared.clickhouse.client import ClickHouse, ClickHouseAway
+from shared.clickhouse.scanner import ScannerTable
+from shared.clickhouse.scanner_statistics import ScannerStatistics
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_summary import UsageSummary
 from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import SessionStore
 from shared.postgres.audit import AuditLog
 from shared.postgres.budgets import BudgetStore
 from shared.postgres.catalog_watch import CatalogWatch
@@ -48,6 +69,8 @@ from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import is_up, make_engine
 from shared.postgres.keys import KeyStore
 from shared.postgres.pricing import PriceStore
+from shared.postgres.receipts import ReceiptStore
+from shared.postgres.transparency_log import LogReader
 from shared.postgres.users import UserStore
 from shared.postgres.windows import WindowStore
 from shared.seal import Seal
@@ -183,6 +206,14 @@ def build_services(settings: Settings, *, drain: Drain, access_log: float) -> Se
             spend=CountedSpend(gate.queue_of, UserSpend(clickhouse)),
             windows=WindowStore(engine),
         ),
+        attested=Attested(
+            authenticator=authenticator,
+            catalog=catalogs,
+            archive=Archive(ReceiptStore(engine), LogReader(engine)),
+            receipts=ReceiptStore(engine),
+            sessions=SessionStore(engine),
+            key=receipt_key(settings.receipt_seeds(), settings.seal_key_bytes()),
+        ),
         availability=Availability(settings.secret),
         checks=StoreChecks(checks, clock),
         process_metrics=process_metrics,
@@ -278,9 +309,19 @@ def _include_routers(app: FastAPI, services: Services) -> None:
         users=services.management.users,
         keys=services.keys,
     )
+    scanned = scanner.Scanner(
+        table=ScannerTable(services.clickhouse),
+        statistics=ScannerStatistics(services.clickhouse),
+        labels=services.attested.receipts.labels,
+        clock=services.clock,
+    )
+    reader = scanner.Reader(services.authenticator, services.catalogs)
     for prefix in API_PREFIXES:
+        app.include_router(scanner.router(scanned, reader, prefix))
         app.include_router(usage.router(ledger, services.authenticator, prefix))
         app.include_router(models.router(listed, services.authenticator, prefix))
+        for attested in (receipts, transparency, attestation):
+            app.include_router(attested.router(services.attested, prefix))
         for family in (keys, users, budgets, pricing, audit):
             app.include_router(family.router(services.management, prefix))
 

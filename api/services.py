@@ -9,6 +9,7 @@ import structlog
 
 from api.access_log import AccessLog
 from api.admit import Gate
+from api.attested import Attested
 from api.auth import Authenticator
 from api.billing import Billing
 from api.drain import Drain
@@ -53,6 +54,7 @@ class Services:
     authenticator: Authenticator
     billing: Billing
     management: Management
+    attested: Attested
     availability: Availability
     checks: StoreChecks
     process_metrics: ProcessMetrics

@@ -42,6 +42,8 @@ class Ready(msgspec.Struct):
     base_url: str
     api_key: str
     valkey_url: str
+    database_url: str
+    simulator_url: str | None
     pids: dict[str, list[int]]
 
 
@@ -77,17 +79,26 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(mock: Mock, *, apis: int = 1, workers: int = 1) -> Iterator[Gateway]:
-    """Raises BenchFailed, with the end of the log, when it does not come up."""
+def running_gateway(
+    mock: Mock | None, *, apis: int = 1, workers: int = 1, catalog: str = CATALOG
+) -> Iterator[Gateway]:
+    """Without a mock there is the simulator, which the catalog names by its own variables.
+
+    Raises BenchFailed, with the end of the log, when it does not come up.
+    """
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # Postgres runs as another account when we are root
-        catalog = folder / "bench.toml"
-        catalog.write_text(CATALOG.format(upstream=mock.base_url, model=MODEL))
+        config = folder / "bench.toml"
+        upstream = mock.base_url if mock is not None else ""
+        config.write_text(catalog.format(upstream=upstream, model=MODEL))
         log = folder / "up.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                _command(folder / "data", catalog, apis=apis, workers=workers),
+                [
+                    *_command(folder / "data", config, apis=apis, workers=workers),
+                    *(["--no-simulator"] if mock is not None else []),
+                ],
                 env={**os.environ, "BENCH_UPSTREAM_KEY": "sk-upstream"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -103,7 +114,7 @@ def running_gateway(mock: Mock, *, apis: int = 1, workers: int = 1) -> Iterator[
 
 def _command(data_dir: Path, catalog: Path, *, apis: int, workers: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "api.cli", "up", "--no-simulator", "--port", "0"),
+        *(sys.executable, "-m", "api.cli", "up", "--port", "0"),
         *("--data-dir", str(data_dir), "--config", str(catalog)),
         *("--api", str(apis), "--workers", str(workers)),
     ]

@@ -1,4 +1,4 @@
-"""`python -m bench usage`: how long a page of the ledger takes, on as many generated rows as asked for.
+"""`python -m bench usage`: how long readers of the ledger take, on as many generated rows as asked for.
 
 The ClickHouse engine is started from its wheel, filled, and asked through the gateway's own reader.
 """
@@ -13,15 +13,17 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+from bench import scanner
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate
 from shared.clickhouse.rollups import Rollups
+from shared.clickhouse.scanner import ScannerTable
+from shared.clickhouse.scanner_statistics import ScannerStatistics
 from shared.clickhouse.usage import UsageTable
 from shared.clickhouse.usage_filter import EPOCH, UsageFilter
 from shared.clickhouse.usage_summary import UsageSummary
 from shared.embedded.servers import EmbeddedServers, GivenUrls
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS_AT_ONCE = 2_000_000
 """Of one INSERT: takes a few seconds, and is far from a call's bound."""
 ROUNDS = 9
@@ -34,23 +36,37 @@ SETTLED = (
 
 FILL = """
 INSERT INTO spend_rows (
-    row_id, request_id, tenant, user, key_id, endpoint, model, provider, tier, lane, attempt,
-    status, billed, input_tokens, output_tokens, price_input, price_output, cost_usd, tags,
-    created_at, started_at, ended_at
+    row_id, request_id, tenant, user, key_id, endpoint, model, provider, upstream_model, tier, lane,
+    attempt, streamed, status, billed, input_tokens, output_tokens, price_input, price_output,
+    cost_usd, tags, created_at, started_at, ended_at, ttft_ms, upstream_ms
 )
+WITH
+    {begin:Int64} + toInt64(number * {step:UInt64}) AS micros,
+    leftPad(lower(hex(toUInt64(intDiv(micros, 1000)))), 12, '0') AS time,
+    lower(hex(sipHash128(number, 1))) AS rest,
+    {retries:Bool} OR cityHash64(number, 2) % 50 = 0 AS has_failed,
+    concat('model-', toString(number % 20)) AS name
 SELECT
-    reinterpretAsUUID(sipHash128(number)), reinterpretAsUUID(sipHash128(number, 1)), 'default',
+    reinterpretAsUUID(sipHash128(number, {retries:Bool})),
+    toUUID(concat(substr(time, 1, 8), '-', substr(time, 9), '-7', substr(rest, 1, 3), '-8',
+        substr(rest, 4, 3), '-', substr(rest, 7, 12))),
+    'default',
     concat('user-', toString(cityHash64(number) % 1000)),
     concat('key-', toString(cityHash64(number) % 2000)), 'chat.completions',
-    concat('model-', toString(number % 20)), concat('provider-', toString(number % 5)),
-    ['', 'TEE', 'ZDR'][number % 3 + 1], 'default', 1,
-    if(cityHash64(number, 2) % 50 = 0, 'failed', 'completed') AS is, is = 'completed',
-    100, 200, 1, 2, 0.0005, map('team', toString(number % 10)),
-    fromUnixTimestamp64Micro(
-        {begin:Int64} + toInt64(intDiv(number * {micros:UInt64}, {rows:UInt64})), 'UTC'
-    ) AS at, at, at
-FROM numbers({first:UInt64}, {count:UInt64})
+    name, concat('provider-', toString(number % 5)),
+    concat(['openai', 'Qwen', 'deepseek-ai', 'zai-org', 'anthropic'][number % 5 + 1], '/', name),
+    ['', 'TEE', 'ZDR'][number % 20 % 3 + 1], 'default',
+    if(number % 33 = 0 AND NOT {retries:Bool}, 2, 1), number % 2 = 0,
+    multiIf(has_failed, 'failed', cityHash64(number, 3) % 100 = 0, 'cancelled', 'completed'),
+    NOT has_failed, 100, 200, 1, 2, if(has_failed, 0, 0.0005),
+    map('team', toString(number % 10), 'application', concat('app-', toString(cityHash64(number, 4) % 30))),
+    fromUnixTimestamp64Micro(micros, 'UTC') AS at, at + toIntervalMillisecond({retries:Bool} = 0),
+    at + toIntervalMillisecond(300 + cityHash64(number, 5) % 9000),
+    100 + cityHash64(number, 6) % 900, 300 + cityHash64(number, 5) % 9000
+FROM numbers({first:UInt64}, {count:UInt64}) WHERE NOT {retries:Bool} OR number % 33 = 0
 """
+"""Of every thirty-third request a first attempt failed. What is asked for together is independent of
+one another."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,16 +89,22 @@ def main(arguments: list[str]) -> int:
 async def _measure(url: str, rows: int, days: int) -> None:
     await migrate(url)
     store = ClickHouse(url)
+    # The last ones are of now, as the Scanner's windows end.
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    begin = end - timedelta(days=days)
     try:
-        await _fill(store, rows, timedelta(days=days))
+        await _fill(store, rows, begin, end)
         print(f"| {rows:,} rows over {days} days | median ms | slowest ms |\n|---|---|---|")
-        await _ask(_pages(UsageTable(store), days))
+        await _ask(_pages(UsageTable(store), begin, end))
+        await _ask(scanner.pages(ScannerTable(store)))
+        await _ask(await scanner.by_id(ScannerTable(store)))
         rollups = Rollups(store)
         hours = days * 24
         took = await _milliseconds(partial(rollups.refresh, most=hours))
         print(f"| summing up an hour (mean of {hours}) | {took / hours:.1f} | |", flush=True)
         await store.command(SETTLED)
-        await _ask(_sums(UsageSummary(store), days))
+        await _ask(_sums(UsageSummary(store), end))
+        await _ask(scanner.statistics(ScannerStatistics(store), end))
     finally:
         await store.close()
 
@@ -93,22 +115,26 @@ async def _ask(questions: Mapping[str, Callable[[], Awaitable[object]]]) -> None
         print(f"| {name} | {statistics.median(times):.1f} | {max(times):.1f} |", flush=True)
 
 
-async def _fill(store: ClickHouse, rows: int, spread: timedelta) -> None:
+async def _fill(store: ClickHouse, rows: int, begin: datetime, end: datetime) -> None:
+    step = (end - begin) // timedelta(microseconds=1) // rows
     for first in range(0, rows, ROWS_AT_ONCE):
-        await store.command(
-            FILL,
-            {
-                "begin": (BEGIN - EPOCH) // timedelta(microseconds=1),
-                "micros": spread // timedelta(microseconds=1),
-                "rows": rows,
-                "first": first,
-                "count": min(ROWS_AT_ONCE, rows - first),
-            },
-        )
+        for retries in (True, False):
+            await store.command(
+                FILL,
+                {
+                    "begin": (begin - EPOCH) // timedelta(microseconds=1),
+                    "step": step,
+                    "first": first,
+                    "count": min(ROWS_AT_ONCE, rows - first),
+                    "retries": retries,
+                },
+            )
 
 
-def _pages(table: UsageTable, days: int) -> dict[str, Callable[[], Awaitable[object]]]:
-    middle = BEGIN + timedelta(days=days / 2)
+def _pages(
+    table: UsageTable, begin: datetime, end: datetime
+) -> dict[str, Callable[[], Awaitable[object]]]:
+    middle = begin + (end - begin) / 2
     pages: dict[str, UsageFilter] = {
         "newest page": UsageFilter(),
         "page in the middle": UsageFilter(until=middle),
@@ -120,8 +146,8 @@ def _pages(table: UsageTable, days: int) -> dict[str, Callable[[], Awaitable[obj
     return {name: partial(table.page, wanted, limit=100) for name, wanted in pages.items()}
 
 
-def _sums(summary: UsageSummary, days: int) -> dict[str, Callable[[], Awaitable[object]]]:
-    last_day = UsageFilter(since=BEGIN + timedelta(days=days - 1, minutes=20))
+def _sums(summary: UsageSummary, end: datetime) -> dict[str, Callable[[], Awaitable[object]]]:
+    last_day = UsageFilter(since=end - timedelta(days=1, minutes=-20))
     asked: dict[str, tuple[UsageFilter, str]] = {
         "sums by model": (UsageFilter(), "model"),
         "sums by user": (UsageFilter(), "user"),

@@ -7,6 +7,7 @@ import msgspec
 from shared.account import Account
 
 UserField = Literal["attribute", "bill"]
+AttestationWish = Literal["record", "require"]
 
 DEFAULT_TENANT = "default"
 ANONYMOUS = "anonymous"
@@ -39,6 +40,9 @@ class Caller(msgspec.Struct, frozen=True):
 
     accounts: tuple[Account, ...] = ()
     """Those of the billed user and of the key that have a budget or limits."""
+
+    attestation: AttestationWish | None = None
+    """What its key wants of confidential models beyond what they are set to; None: nothing."""
 
     user_is_blocked: bool = False
     """Nothing is done for such a caller."""

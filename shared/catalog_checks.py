@@ -1,13 +1,17 @@
 """Whether a document is a catalog: what is wrong with it, and where."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from shared.account import RateLimits
 from shared.document import (
+    DEMOTABLE,
     TIER_OF_TYPE,
+    Attestation,
     CacheBounds,
     Document,
     Model,
@@ -26,6 +30,14 @@ MAX_PAYLOAD_BYTES = 480 << 20
 MAX_TTL_SECONDS = 366 * 86_400
 MAX_ROWS_PER_JOB = 32
 """A hundred jobs are settled by one call, and Lua hands on no more than 8,000 values at once."""
+
+
+TCB_STATUSES = (
+    "UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate", "OutOfDateConfigurationNeeded",
+)  # fmt: skip
+"""Intel's, but for `Revoked`, which nobody may allow."""
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class CatalogInvalid(Exception):
@@ -54,11 +66,15 @@ def check(document: Document) -> None:
     for name in ("max_body_bytes", "max_answer_bytes"):
         if not 0 < getattr(document.limits, name) <= MAX_PAYLOAD_BYTES:
             raise CatalogInvalid(f"limits.{name}: must be above 0 and at most {MAX_PAYLOAD_BYTES}")
+    if document.queue.max_receipt_backlog <= 0:
+        raise CatalogInvalid("queue.max_receipt_backlog: must be above 0")
     _check_cache(document.cache)
     _check_limits("limits.per_user", document.limits.per_user)
     if document.limits.max_output_tokens <= 0:
         raise CatalogInvalid("limits.max_output_tokens: must be above 0")
+    _check_attestation(document.attestation)
     for name, model in document.models.items():
+        _check_attested(document, name, model)
         _check_limits(f"models.{name}.limits", model.limits)
         if not model.providers:
             raise CatalogInvalid(f"models.{name}: at least one provider is needed")
@@ -72,6 +88,44 @@ def check(document: Document) -> None:
         _check_function(document, name, function)
     for key, seed in document.pricing.items():
         _check_seed(document, key, seed)
+
+
+def _check_attestation(attestation: Attestation) -> None:
+    for name in ("drain_seconds", "session_seconds", "deadline_seconds"):
+        if not 0 < getattr(attestation, name) <= MAX_TTL_SECONDS:
+            raise CatalogInvalid(
+                f"attestation.{name}: must be above 0 and at most {MAX_TTL_SECONDS}"
+            )
+    for name in ("pccs_url", "nras_url"):
+        parts = urlsplit(getattr(attestation, name))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CatalogInvalid(f"attestation.{name}: must be an address, with https or http")
+    for name, given, known in (
+        ("allowed_tcb", attestation.allowed_tcb, TCB_STATUSES),
+        ("demoted", attestation.demoted, DEMOTABLE),
+    ):
+        if unknown := [one for one in given if one not in known]:
+            raise CatalogInvalid(
+                f"attestation.{name}: {unknown[0]!r} is none of {', '.join(known)}"
+            )
+    if not attestation.allowed_tcb:
+        raise CatalogInvalid("attestation.allowed_tcb: at least one status is needed")
+
+
+def _check_attested(document: Document, name: str, model: Model) -> None:
+    mode, path = model.attestation_mode, f"models.{name}"
+    if mode == "require" and model.tier != "TEE":
+        raise CatalogInvalid(
+            f"{path}.attestation: only a model of tier TEE can be required to prove"
+        )
+    if mode == "record" and not model.tier:
+        raise CatalogInvalid(f"{path}.attestation: a model without a tier has nothing to record")
+    if mode == "require" and not document.attestation.receipts:
+        raise CatalogInvalid(f"{path}.attestation: 'require' needs attestation.receipts")
+    for field in ("compose_hashes", "os_images"):
+        for given in getattr(model, field):
+            if not SHA256.fullmatch(given):
+                raise CatalogInvalid(f"{path}.{field}: {given!r} is no hash in lowercase hex")
 
 
 def _check_seed(document: Document, key: str, seed: SeedPrice) -> None:

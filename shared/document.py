@@ -3,6 +3,7 @@
 Secrets are never in it: a provider names the environment variable that holds its key.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,13 +11,20 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.account import RateLimits
-from shared.caller import UserField
+from shared.caller import AttestationWish, UserField
 from shared.function import Function
 from shared.price import Price, SeedPrice, price_key, split_key
 from shared.timeouts import Retries, Timeouts
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
+ReportShape = Literal[
+    "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
+]  # fmt: skip
+"""What attestation reports look like."""
+AttestationMode = Literal["off", "record", "require"]
+DEMOTABLE = ("gpu_measurements",)
+"""NVIDIA's service may be out of reach; everything else is there or is not."""
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write, at least: two attempts at each of two providers."""
@@ -49,6 +57,13 @@ class Provider(_Table, frozen=True):
     enabled: bool = True
     output_cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Which one it is sent, where a budget bounds a request that has none."""
+    evidence_url_env: str | None = None
+    """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
+    come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
+    attestation_shapes: tuple[ReportShape, ...] = ()
+    """Of the reports it may prove itself by; empty: any but those of resold nodes."""
+    tls_key_required: bool = False
+    """Whether its reports must attest the TLS key that prompts go to."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
@@ -79,6 +94,18 @@ class Model(_Table, frozen=True):
     """None: the provider's."""
     limits: RateLimits = RateLimits()
     """Of all who ask for it together."""
+    attestation: AttestationMode | None = None
+    """None: `record` where it has a tier, else `off`."""
+    has_gpu: bool = True
+    """Of a confidential machine: `False` where it has none, so that none need be proven."""
+    compose_hashes: tuple[str, ...] = ()
+    """Of the applications that are known to serve it; empty: no list is kept."""
+    os_images: tuple[str, ...] = ()
+    """Of the operating systems that are known to run them: SHA-256 of MRTD, RTMR0, RTMR1 and RTMR2."""
+
+    @property
+    def attestation_mode(self) -> AttestationMode:
+        return self.attestation or ("record" if self.tier else "off")
 
 
 class DetectionRule(_Table, frozen=True):
@@ -99,6 +126,9 @@ class QueueLimits(_Table, frozen=True):
     """Sealed payload bytes of all jobs together; files that wait may be half of it."""
     max_spend_backlog: int = 2_000_000
     """Spend rows waiting for ClickHouse. Beyond it admission stops, so that no row is dropped."""
+    max_receipt_backlog: int = 500_000
+    """Entries of transcripts that wait for their receipts: of one job each, or of some that ended
+    together. Beyond it admission stops."""
     queue_seconds: float = 60.0
     """How long a job may wait in its lane."""
 
@@ -149,6 +179,32 @@ class Metrics(_Table, frozen=True):
     require_key: bool = False
 
 
+class Attestation(_Table, frozen=True):
+    """Of receipts, and of what they rest on."""
+
+    receipts: bool = True
+    """`False`: none, but where a model or a key requires attestation."""
+    drain_on_disconnect: bool = False
+    """Whether a stream of a confidential model is read to its end although its client has left."""
+    drain_seconds: float = 30.0
+    """For so long at most."""
+    pccs_url: str = "https://pccs.phala.network"
+    nras_url: str = "https://nras.attestation.nvidia.com"
+    allowed_tcb: tuple[str, ...] = ("UpToDate",)
+    demoted: tuple[str, ...] = ()
+    """Factors that decide by the book, and only inform here."""
+    session_seconds: float = 300.0
+    """How old a report may be when a call under it begins."""
+    deadline_seconds: float = 1200.0
+    """After the answer's end: what was not obtained by then never will be."""
+
+
+class Scanner(_Table, frozen=True):
+    """The pages and routes that show what was asked for, and nothing of its content."""
+
+    access: Literal["key", "public", "off"] = "key"
+
+
 class Document(_Table, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
@@ -162,6 +218,23 @@ class Document(_Table, frozen=True):
     limits: Limits = Limits()
     cache: CacheBounds = CacheBounds()
     metrics: Metrics = Metrics()
+    attestation: Attestation = Attestation()
+    scanner: Scanner = Scanner()
+
+    def attestation_of(
+        self, models: Iterable[Model], wish: AttestationWish | None
+    ) -> AttestationMode:
+        """For a job that any of these models may answer: the strictest of theirs and of the key's.
+
+        A key's wish for a record is one for models that have something to tell of themselves.
+        """
+        asked = list(models)
+        modes: list[AttestationMode] = [model.attestation_mode for model in asked]
+        if wish == "require" or (wish and any(model.tier for model in asked)):
+            modes.append(wish)
+        if "require" in modes:
+            return "require"
+        return "record" if "record" in modes and self.attestation.receipts else "off"
 
 
 def priced_name(document: Document, model_key: str) -> str:

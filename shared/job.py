@@ -81,6 +81,8 @@ class JobHeader(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     provider with a request that has no cap."""
     selector_is_billed: bool = False
     """The body's `user` names the billed user: providers do not get it."""
+    attestation: str = "off"
+    """`off`, `record` or `require`: the strictest of the models' and the key's."""
 
     @property
     def queue_deadline(self) -> float:

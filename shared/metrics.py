@@ -181,6 +181,43 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.receipts = Counter(
+            "gateway_receipts_total",
+            "Receipts settled, by label and reason.",
+            ["label", "reason"],
+            registry=r,
+        )
+        self.receipt_seconds = Histogram(
+            "gateway_receipt_seconds",
+            "From the end of a call to its settled receipt.",
+            buckets=SECONDS,
+            registry=r,
+        )
+        self.receipts_under_way = Gauge(
+            "gateway_receipts_under_way",
+            "Receipts this process is making.",
+            of_one_role=True,
+            registry=r,
+        )
+        self.attestation_sessions = Counter(
+            "gateway_attestation_sessions_total",
+            "Attestation sessions made, by provider and label.",
+            ["provider", "label"],
+            registry=r,
+        )
+        self.attestation_alarms = Counter(
+            "gateway_attestation_alarms_total",
+            "What an operator should look at: a new signer, compose hash or TCB status, a synthetic "
+            "root, a session that failed, services that are away.",
+            ["kind"],
+            registry=r,
+        )
+        self.log_size = Gauge(
+            "gateway_transparency_log_size",
+            "Receipts in the transparency log, told by background processes.",
+            of_one_role=True,
+            registry=r,
+        )
         # stores, sampled by whoever answers /metrics
         self.lane_depth = Gauge(
             "gateway_lane_depth", "Jobs waiting or running, by lane.", ["shard", "lane"], registry=r
@@ -193,6 +230,12 @@ class Metrics:
         )
         self.spend_backlog = Gauge(
             "gateway_spend_backlog", "Spend rows waiting for ClickHouse.", ["shard"], registry=r
+        )
+        self.receipt_backlog = Gauge(
+            "gateway_receipt_backlog",
+            "Entries of transcripts whose receipts are not made yet.",
+            ["shard"],
+            registry=r,
         )
         self.sealed_bytes = Gauge(
             "gateway_sealed_bytes",

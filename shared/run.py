@@ -19,7 +19,9 @@ def holds_marks(text: bytes) -> bool:
 
 
 def pack(head: bytes, tails: Sequence[bytes]) -> bytes:
-    """None of them may hold a mark; `tails` is not empty."""
+    """None of them may hold a mark; `tails` is not empty. One alone has nothing to share."""
+    if len(tails) == 1:
+        return b"%b%b%b" % (head, tails[0], EVENT_END)
     return b"%b%b%b%b%b" % (OPEN, head, NEXT, NEXT.join(tails), CLOSE)
 
 

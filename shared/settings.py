@@ -55,20 +55,29 @@ class Settings(BaseSettings):
     """Signs them: `whsec_` and base64."""
     webhook_allow_private: bool = False
     """Whether the webhook may be inside the deployment."""
+    receipt_keys: SecretStr = SecretStr("")
+    """Base64 seeds of ed25519 keys, separated by commas: the first signs receipts. Empty: one that is
+    derived from the first seal key."""
+    attestation_roots: str = ""
+    """A file with other roots of trust than Intel's and NVIDIA's: for tests alone."""
     log_level: str = "info"
 
-    @field_validator("seal_keys")
+    @field_validator("seal_keys", "receipt_keys")
     @classmethod
     def _keys_are_base64(cls, value: SecretStr) -> SecretStr:
-        decode_seal_keys(value.get_secret_value())
+        decode_keys(value.get_secret_value())
         return value
 
     def seal_key_bytes(self) -> list[bytes]:
         """Raises ValueError where no key is configured."""
-        keys = decode_seal_keys(self.seal_keys.get_secret_value())
+        keys = decode_keys(self.seal_keys.get_secret_value())
         if not keys:
             raise ValueError("GATEWAY_SEAL_KEYS is empty: `gateway keys seal` makes one")
         return keys
+
+    def receipt_seeds(self) -> list[bytes]:
+        """Of the keys that sign receipts; the first is in use. Empty: none was configured."""
+        return decode_keys(self.receipt_keys.get_secret_value())
 
     def secret(self, name: str | None) -> SecretStr | None:
         """The value of an environment variable that the catalog names, if it is set."""
@@ -76,11 +85,11 @@ class Settings(BaseSettings):
         return SecretStr(value) if value else None
 
 
-def decode_seal_keys(text: str) -> list[bytes]:
+def decode_keys(text: str) -> list[bytes]:
     try:
         keys = [base64.b64decode(part, validate=True) for part in text.split(",") if part.strip()]
     except binascii.Error as error:
-        raise ValueError("GATEWAY_SEAL_KEYS is not base64") from error
+        raise ValueError("a list of keys is not base64") from error
     if any(len(key) != SEAL_KEY_BYTES for key in keys):
-        raise ValueError(f"each of GATEWAY_SEAL_KEYS must be {SEAL_KEY_BYTES} bytes")
+        raise ValueError(f"each key of a list must be {SEAL_KEY_BYTES} bytes")
     return keys

@@ -79,6 +79,13 @@ class Transcript(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """With `require`: the attestation session it was sent under; of a refusal, those that failed."""
     zdr: ZdrAnswer | None = None
 
+    @property
+    def receipt_kind(self) -> str:
+        """What its receipt is: proof of a machine, a policy record, or word of a call not made."""
+        if self.kind == "refusal":
+            return "refusal"
+        return "zdr" if self.tier == "ZDR" else "tee"
+
 
 encode_transcript = msgspec.msgpack.Encoder().encode
 decode_transcript = msgspec.msgpack.Decoder(Transcript).decode

@@ -14,6 +14,11 @@ from shared.usage import Usage
 ADMITTED = datetime(2026, 3, 4, 5, 6, 7, 891_234, tzinfo=UTC)
 
 
+def id_at(moment: datetime) -> str:
+    """An id of a request that came at that time, another at each call."""
+    return f"{int(moment.timestamp() * 1000):012x}{new_id()[12:]}"
+
+
 def spend_row(number: int = 0, **changes: Any) -> SpendRow:
     """Row `number`: its cost is that many nano-dollars."""
     row = SpendRow(

@@ -11,9 +11,11 @@ import structlog
 import uvloop
 
 from shared import log
+from shared.attestation.roots import configured
 from shared.clock import SystemClock
 from shared.ids import new_id
 from shared.metrics import Metrics
+from shared.postgres.attestation_sessions import SessionStore
 from shared.postgres.catalog_watch import CatalogWatch
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
@@ -22,6 +24,9 @@ from shared.settings import Settings
 from shared.valkey.keys import ShardKeys
 from shared.valkey.process_metrics import ProcessMetrics
 from shared.valkey.uploads import UploadReader
+from workers.attestation.fetcher import Fetcher
+from workers.attestation.sessions import Sessions
+from workers.attestation.target import Targets
 from workers.held import HeldJob
 from workers.inference.handler import Inference
 from workers.inference.routing import RoutingTable
@@ -42,11 +47,15 @@ async def main(settings: Settings) -> None:
     catalogs = CatalogWatch(CatalogStore(engine))
     seal = Seal(settings.seal_key_bytes())
     transport = UpstreamTransport(limits=Limits(connections_per_origin=settings.worker_concurrency))
-    table = RoutingTable(catalogs, Credentials(settings.secret), clock, metrics)
+    credentials, fetcher = Credentials(settings.secret), Fetcher(transport)
+    simulated = configured(settings.attestation_roots)
+    targets = Targets(credentials, fetcher, simulated=simulated)
+    table = RoutingTable(catalogs, credentials, clock, metrics, targets)
+    sessions = Sessions(fetcher, SessionStore(engine), clock=clock, metrics=metrics)
     uploads = UploadReader.connect(settings.valkey_url.get_secret_value(), worker)
     inference = Inference(
         catalogs=table, transport=transport, seal=seal, clock=clock, metrics=metrics,
-        uploads=uploads,
+        uploads=uploads, sessions=sessions,
     )  # fmt: skip
     process_metrics = ProcessMetrics(
         url=settings.valkey_url.get_secret_value(), role="worker", process=worker,
@@ -114,7 +123,8 @@ if __name__ == "__main__":
     logger = structlog.get_logger()
     try:
         started.seal_key_bytes()
-    except ValueError as error:
+        configured(started.attestation_roots)
+    except (OSError, ValueError) as error:
         logger.error(str(error), action="not_configured")
         sys.exit(1)
     try:

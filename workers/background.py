@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Protocol
 
 import msgspec
@@ -17,6 +18,8 @@ from arq.cron import CronJob
 from arq.worker import Worker
 
 from shared import log as logs
+from shared.attestation.roots import configured
+from shared.attestation.signing import receipt_key
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.user_spend import UserSpend
 from shared.clock import SystemClock
@@ -35,8 +38,11 @@ from workers.budget_events import BudgetEvents
 from workers.budgets import BudgetChores
 from workers.housekeeping import Housekeeping
 from workers.ledger import LedgerChores
+from workers.providers.registry import Credentials
+from workers.receipts.service import Receipts
 from workers.webhook import Webhook
 
+DISTRIBUTION = "ollm-gateway"
 RECONNECT_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 HEALTH_SECONDS = 60
@@ -137,6 +143,19 @@ async def main() -> None:
     windows, webhook = WindowStore(engine), webhook_of(settings)
     client = Client(valkey_url, name=f"background-{process[-8:]}")
     events = BudgetEvents(EventStream(client, shards, process), windows, webhook, metrics)
+    receipts = Receipts(
+        client=client,
+        shards=shards,
+        process=process,
+        engine=engine,
+        credentials=Credentials(settings.secret),
+        key=receipt_key(settings.receipt_seeds(), settings.seal_key_bytes()),
+        simulated=configured(settings.attestation_roots),
+        clock=SystemClock(),
+        metrics=metrics,
+        lease_seconds=settings.lease_seconds,
+        gateway_version=version(DISTRIBUTION),
+    )
     background = Background(
         [
             Housekeeping(keeper, metrics),
@@ -160,11 +179,12 @@ async def main() -> None:
     )
     try:
         async with published.publishing(), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in (client.run(), events.run())]
+            tasks = [group.create_task(one) for one in (client.run(), events.run(), receipts.run())]
             await background.run()
             for task in tasks:
                 task.cancel()
     finally:
+        await receipts.close()
         await keeper.close()
         await clickhouse.close()
         await engine.dispose()

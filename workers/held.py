@@ -10,12 +10,14 @@ class HeldJob:
     """Lives from the claim until the settle script has answered.
 
     A job ends in one of four ways: it is settled by its handler; it is cancelled (its client left:
-    settled with a row); it is lost (another worker took over: nothing may be posted or settled); or
+    settled with a row, at once, or once its stream was read to its end); it is lost (another worker took over: nothing may be posted or settled); or
     it is given back (this worker drains, or does not know its catalog).
     """
 
     __slots__ = (
         "_flow",
+        "_limit",
+        "_read_on_seconds",
         "_task",
         "begun",
         "cancelled",
@@ -62,6 +64,9 @@ class HeldJob:
         self.begun = False
         """Its task took its first step; one cancelled before that would run nothing, not its end."""
         self._task: asyncio.Task[None] | None = None
+        self._read_on_seconds = 0.0
+        self._limit: asyncio.TimerHandle | None = None
+        """While it is read to its end although its client has left."""
 
     @property
     def was_stopped(self) -> bool:
@@ -89,10 +94,24 @@ class HeldJob:
         while self._flow is not None:
             await self._flow.wait()
 
+    def read_on(self, seconds: float) -> None:
+        """Should its client leave from now on, the handler reads what it is reading to its end, for
+        so long at most. 0: it is stopped at once, also where it reads on already."""
+        self._read_on_seconds = seconds
+        if not seconds and self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
     def cancel(self) -> None:
-        """Its client left: the handler is stopped and settles what was used."""
-        if not (self.cancelled or self.lost or self.ending):
-            self.cancelled = True
+        """Its client left: the handler is stopped, now or after a while, and settles what was used."""
+        if self.cancelled or self.lost or self.ending:
+            return
+        self.cancelled = True
+        if self._read_on_seconds:
+            self.resume()  # nobody is behind any more
+            loop = asyncio.get_running_loop()
+            self._limit = loop.call_later(self._read_on_seconds, self._stop)
+        else:
             self._stop()
 
     def lose(self) -> None:
@@ -103,16 +122,21 @@ class HeldJob:
 
     def time_out(self) -> None:
         """Its whole time is over: the handler is stopped and says so."""
-        if not (self.cancelled or self.lost or self.ending or self.timed_out):
+        if self._limit is not None:
+            self._stop()
+        elif not (self.cancelled or self.lost or self.ending or self.timed_out):
             self.timed_out = True
             self._stop()
 
     def drain(self) -> None:
         """This worker stops: give the job back if it has not spoken, else end it as failed."""
-        if not (self.cancelled or self.lost or self.ending):
+        if self._limit is not None:
+            self._stop()
+        elif not (self.cancelled or self.lost or self.ending):
             self.drained = True
             self._stop()
 
     def _stop(self) -> None:
+        self.read_on(0)
         if self.begun and self._task is not None and not self._task.done():
             self._task.cancel()

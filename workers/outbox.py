@@ -71,7 +71,7 @@ class Outbox:
 
     def post(self, held: HeldJob, data: bytes) -> None:
         """Adds text of a stream, which may hold packed runs."""
-        if held.lost or held.ending or not data:
+        if held.lost or held.ending or held.cancelled or not data:
             return
         size = unpacked_size(data)  # what its reader will have to hold
         held.deltas.append(data)
@@ -91,8 +91,9 @@ class Outbox:
         payload: bytes,
         rows: Sequence[SpendRow],
         charge: Charge | None = None,
+        transcripts: Sequence[bytes] = (),
     ) -> None:
-        """The last reply and the rows of every attempt: the job is settled, and charged, with them.
+        """The last reply, the rows and transcripts: the job is settled, and charged, with them.
 
         `charge` where it is not that of the rows: a dry run has none, and has used tokens.
         """
@@ -115,6 +116,7 @@ class Outbox:
             frames=frames,
             rows=[*[row for _, row in held.ended_rows if row], *map(encode_row, rows)],
             charge=charge_of(rows) if charge is None else charge,
+            transcripts=transcripts,
         )
         self._endings.append((held, ending))
         self._kick()

@@ -13,6 +13,7 @@ FAMILIES = {
     "queue": "queue",
     "usage": "usage",
     "audit": "audit",
+    "receipts": "receipts",
     "keys": "keys",
     "users": "users",
     "budgets": "budgets",

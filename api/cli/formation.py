@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.child import Command
+from api.cli.environment import SIMULATOR_KEY
 from api.cli.secrets import Secrets
 
 DRAIN_ORDER = ("api", "worker", "metering", "background", "simulator")
@@ -14,6 +15,8 @@ SERVERS = ("valkey", "postgres", "clickhouse")
 SPARE_SECONDS = 5.0
 """On top of what a process allows itself: it ends by its own limit, not by ours."""
 SIMULATOR_DRAIN_SECONDS = 5.0
+ROOTS_FILE = "roots.json"
+"""In the directory of the simulator's confidential machines: written last, when all is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +44,22 @@ class Formation:
 
     def simulator(self, descriptor: int) -> Command:
         ledger = self._options.data_dir / "simulator-ledger.jsonl"
+        kept = ("--ledger", str(ledger), "--tee", str(tee_directory(self._options.data_dir)))
         return Command(
             role="simulator",
-            argv=_module("workers.simulator", "--fd", str(descriptor), "--ledger", str(ledger)),
+            argv=_module("workers.simulator", "--fd", str(descriptor), *kept),
             environment=self._environment,
             log=self.log("simulator"),
             drain_seconds=SIMULATOR_DRAIN_SECONDS,
             pass_fds=(descriptor,),
         )
+
+    def mint(self) -> Command | None:
+        """Makes the keys of the simulator's confidential machines, once for all its starts."""
+        directory = tee_directory(self._options.data_dir)
+        if (directory / ROOTS_FILE).exists():
+            return None
+        return self._command("mint", 0, "workers.simulator", "mint", str(directory))
 
     def release(self) -> Command:
         config = self._options.config
@@ -91,6 +102,7 @@ def child_environment(
     addresses: Mapping[str, str],
     secrets: Secrets,
     simulator_url: str | None,
+    data_dir: Path,
 ) -> dict[str, str]:
     """What every child is given: all of ours, and what the supervisor decided."""
     decided = {
@@ -104,8 +116,16 @@ def child_environment(
     }
     if simulator_url is not None:
         decided["GATEWAY_SIMULATOR_URL"] = simulator_url
-        decided["GATEWAY_SIMULATOR_KEY"] = secrets.simulator_key
+        decided[SIMULATOR_KEY] = secrets.simulator_key
+        # Whoever names roots of trust of his own means them.
+        decided["GATEWAY_ATTESTATION_ROOTS"] = inherited.get(
+            "GATEWAY_ATTESTATION_ROOTS", str(tee_directory(data_dir) / ROOTS_FILE)
+        )
     return {**inherited, **decided}
+
+
+def tee_directory(data_dir: Path) -> Path:
+    return data_dir / "tee"
 
 
 def _module(*argv: str) -> tuple[str, ...]:

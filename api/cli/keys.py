@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -68,6 +68,13 @@ UserSelector = Annotated[
 Budget = Annotated[
     str | None, typer.Option(help="The id of a budget of its own, beside its user's.")
 ]
+Attestation = Annotated[
+    Literal["record", "require", "default"] | None,
+    typer.Option(
+        help="Of confidential models: that each call has a receipt (`record`), or is made to machines"
+        " alone that have proven themselves (`require`). As the model is set to else (`default`)."
+    ),
+]
 Expiry = Annotated[str | None, typer.Option(help="An ISO 8601 time from which on it is refused.")]
 
 
@@ -102,6 +109,7 @@ def create(
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
     budget: Budget = None,
+    attestation: Attestation = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -118,6 +126,7 @@ def create(
         user_field=user_field,
         limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
         budget_id=budget,
+        attestation=attestation,
         expires_at=expires_at,
     )
 
@@ -164,6 +173,7 @@ def update(
     tokens_per_minute: TokensPerMinute = None,
     concurrent: Concurrent = None,
     budget: Budget = None,
+    attestation: Attestation = None,
     expires_at: Expiry = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -179,6 +189,7 @@ def update(
         user_field=user_field,
         limits=limits_given(requests_per_minute, tokens_per_minute, concurrent),
         budget_id=budget,
+        attestation=attestation,
         expires_at=expires_at,
     )
     key_id, change = _key_id(key), change_of(body)

@@ -24,6 +24,8 @@ BACKLOG = 2048
 """Connections that may wait while an API process is being replaced."""
 RELEASE_SECONDS = 300.0
 """Migrations of a large ledger take their time; a hanging store must still be reported."""
+MINT_SECONDS = 60.0
+"""It takes less than one; a machine that starts everything at once may be slow."""
 READY_SECONDS = 60.0
 DEATHS_BEFORE_READY = 3
 """A process that ends so often before the first answer has a fault that waiting will not mend."""
@@ -91,6 +93,7 @@ class Supervisor:
         group.create_task(self._servers.watch())
         formation = self._formation()
         if self._options.simulator:
+            await self._mint(formation.mint())
             self._fleet.add(formation.simulator(self._listeners["simulator"].fileno()), group)
         await self._release(formation.release())
         api_key = await self._quickstart_key()
@@ -142,22 +145,31 @@ class Supervisor:
             addresses=self._servers.addresses,
             secrets=self._secrets,
             simulator_url=self._simulator_url(),
+            data_dir=self._options.data_dir,
         )
         return Formation(self._options, environment, self._drain_seconds)
 
+    async def _mint(self, command: Command | None) -> None:
+        if command is not None:
+            await self._run(command, MINT_SECONDS)
+
     async def _release(self, command: Command) -> None:
         written = command.log.stat().st_size if command.log.exists() else 0
+        await self._run(command, RELEASE_SECONDS)
+        for line in command.log.read_text(errors="replace")[written:].splitlines():
+            if line.startswith("note: "):
+                self._say(line)
+
+    async def _run(self, command: Command, seconds: float) -> None:
+        """Until it has ended by itself. Raises StartFailed."""
         child = await Child.start(command, self._clock)
         try:
-            async with asyncio.timeout(RELEASE_SECONDS):
+            async with asyncio.timeout(seconds):
                 status = await child.ended()
         finally:
             child.kill()
         if status != 0:
-            raise StartFailed(f"release ended with status {status}:\n{tail(command.log)}")
-        for line in command.log.read_text(errors="replace")[written:].splitlines():
-            if line.startswith("note: "):
-                self._say(line)
+            raise StartFailed(f"{command.role} ended with status {status}:\n{tail(command.log)}")
 
     async def _quickstart_key(self) -> str:
         kept = load_or_make(self._options.data_dir)

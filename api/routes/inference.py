@@ -169,6 +169,9 @@ class InferenceRoute:
             cache_max_age=request.cache_max_age,
             prices=self._prices.of(catalog, selection, now),
             selector_is_billed=caller.bills_selector,
+            attestation=catalog.document.attestation_of(
+                (one.model for one in selection.reachable(catalog)), caller.attestation
+            ),
         )
         return header, selection
 

@@ -113,6 +113,7 @@ def options_of(body: NewKeyBody, compat: Compat) -> KeyOptions:
         limits=limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
         budget_id=body.budget_id,
+        attestation=body.attestation,
     )
 
 
@@ -129,6 +130,7 @@ def change_of(body: KeyChangeBody) -> KeyChange:
         limits=None if body.limits is None else limits_of(body.limits),
         ip_allow_list=body.ip_allow_list,
         budget_id=body.budget_id,
+        attestation=body.attestation,
     )
 
 
@@ -172,6 +174,7 @@ def _common(info: KeyInfo) -> dict[str, Any]:
         "user_field": info.user_field,
         "limits": msgspec.structs.asdict(info.limits),
         "ip_allow_list": info.ip_allow_list,
+        "attestation": info.attestation,
         "previous_valid_until": moment(info.previous_valid_until),
         "budget_id": None if info.budget_id is None else str(info.budget_id),
         "budget_started_at": moment(info.budget_started_at),

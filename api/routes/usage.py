@@ -1,8 +1,6 @@
 """GET /v1/usage and what belongs to it: the ledger as entries, as sums, and as files."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Protocol
 from uuid import UUID
@@ -12,22 +10,19 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth import Authenticator
+from api.ledger_read import reading_ledger
 from api.schemas.errors import refusals
 from api.schemas.usage import ENTRIES, NEXT, SUMMARY
 from api.spreadsheet import Cell, csv_text
 from api.usage_entry import FIELDS, SUMMARY_FIELDS, entry_document, line_document, to_json
 from api.usage_query import Format, Limit, Skip, Text, asked, cursor_of, wrong
-from shared.clickhouse.client import ClickHouseAway, ContentRefused
 from shared.clickhouse.usage import Cursor, Entry, Page, UsageTable
 from shared.clickhouse.usage_filter import UsageFilter
 from shared.clickhouse.usage_summary import GROUPS, TAG_PREFIX, UsageSummary
-from shared.errors import InvalidRequest, NotFound, Overloaded, TimedOut
-from shared.postgres.engine import STORE_ERRORS
+from shared.errors import NotFound
 
 EXPORT_PAGE = 1000
 """Rows of a file that are held at a time."""
-ANSWER_SECONDS = 30.0
-"""For one page or one table of sums; a hundred million rows take about one."""
 MAX_LINES = 10_000
 MAX_SKIP = 1_000_000_000
 GROUP_PATTERN = f"^({'|'.join(GROUPS)}|{TAG_PREFIX}.+)$"
@@ -62,14 +57,14 @@ class Usage:
     ) -> Page:
         if skip and wanted.looks_at_attempts:
             raise wrong("skip", "with model, provider or status go by cursor")
-        async with _answering():
+        async with reading_ledger():
             wanted = await self._by_public_id(wanted)
             return await self._table.page(wanted, limit=limit, skip=skip, after=after)
 
     async def documents(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
         """With the ids that their keys have elsewhere in the API; rows have public ids alone."""
         used = {entry.attempt.key_id for entry in entries if entry.attempt.key_id}
-        async with _answering():
+        async with reading_ledger():
             ids = await self._keys.ids_of(used) if used else {}
         return [entry_document(entry, ids) for entry in entries]
 
@@ -82,14 +77,14 @@ class Usage:
     async def lines(
         self, wanted: UsageFilter, *, by: str, limit: int, skip: int
     ) -> list[dict[str, Any]]:
-        async with _answering():
+        async with reading_ledger():
             wanted = await self._by_public_id(wanted)
             found = await self._summary.lines(wanted, by=by, limit=limit, skip=skip)
         return [line_document(line, by=by) for line in found]
 
     async def require_user(self, user_id: str) -> None:
         """Deleted users were known, and so is whoever has used something. Raises NotFound."""
-        async with _answering():
+        async with reading_ledger():
             if await self._users.was_known(user_id):
                 return
         if not (await self.page(UsageFilter(user=user_id), limit=1)).entries:
@@ -217,17 +212,3 @@ def _file(
 
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json")
-
-
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    """Bounds a read, and says in our own errors what became of it."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise TimedOut("The ledger took too long to answer.", code="usage_timeout") from error
-    except (ClickHouseAway, *STORE_ERRORS) as error:
-        raise Overloaded("The ledger cannot be read now.") from error
-    except ContentRefused as error:
-        raise InvalidRequest("A parameter of the query means nothing.") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from ipaddress import ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import Path, Query
@@ -109,6 +109,7 @@ UsdPerMillion = Annotated[
     AfterValidator(_price),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_PRICE}),
 ]
+KeyAttestation = Literal["record", "require", "default"]
 Positive = Annotated[int, Field(gt=0, le=MAX_INT32)]
 
 InPath = Annotated[str, Path(pattern=NO_NUL)]
@@ -148,6 +149,9 @@ class KeyChangeBody(BaseModel):
         None, description="Addresses and networks; `[]` allows every address again."
     )
     budget_id: Name | None = Field(None, description="Naming one starts its window anew.")
+    attestation: KeyAttestation | None = Field(
+        None, description="`default`: as its models are set to again."
+    )
 
 
 class NewKeyBody(BaseModel):
@@ -167,6 +171,9 @@ class NewKeyBody(BaseModel):
     limits: LimitsBody = LimitsBody()
     ip_allow_list: Networks = []
     budget_id: Name | None = Field(None, description="A budget of its own, beside its user's.")
+    attestation: KeyAttestation | None = Field(
+        None, description="Of confidential models, beyond what they are set to; null: nothing."
+    )
 
 
 class RotationBody(BaseModel):

@@ -11,6 +11,8 @@ from api.schemas.documents import (
 from api.schemas.errors import ERROR, FAULT
 from api.schemas.management import MANAGED
 from api.schemas.models import HEALTH, MODEL, MODELS
+from api.schemas.receipts import RECEIPTS
+from api.schemas.scanner import SCANNED
 from api.schemas.terms import Json
 from api.schemas.usage import USAGE_ENTRIES, USAGE_ENTRY, USAGE_SUMMARY
 
@@ -35,4 +37,6 @@ SCHEMAS: dict[str, Json] = {
     "UsageEntries": USAGE_ENTRIES,
     "UsageSummary": USAGE_SUMMARY,
     **MANAGED,
+    **SCANNED,
+    **RECEIPTS,
 }

@@ -54,6 +54,10 @@ _KEY: Json = {
     "user_field": {"enum": ["attribute", "bill"]},
     "limits": _LIMITS,
     "ip_allow_list": STRINGS,
+    "attestation": {
+        "enum": ["record", "require", None],
+        "description": "Of confidential models; null: as they are set to.",
+    },
     "previous_valid_until": {
         **MAYBE_MOMENT,
         "description": "Until when the secret before the last rotation works too.",

@@ -31,6 +31,8 @@ no permission) is the server's state: it passes, and must not cost a row."""
 INSERT_SETTINGS = {
     # A batch after a long outage may span months; the default bound of 100 would refuse it.
     "max_partitions_per_insert_block": 0,
+    # A batch whose rows are there may lack in what is fed by them: its repeat goes to each by itself.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
 }
 
 

@@ -8,9 +8,17 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from shared.clickhouse.client import ClickHouse
+from shared.clickhouse.scanner_sums import SCANNER_DAY, SCANNER_HOUR
 from shared.clickhouse.spend import TABLE
 from shared.clickhouse.usage_filter import EPOCH, HOUR, microseconds
-from shared.clickhouse.usage_lines import ADDED_UP, BETWEEN, DIMENSIONS, SUMS, requests
+from shared.clickhouse.usage_lines import (
+    ADDED_UP,
+    BETWEEN,
+    DIMENSIONS,
+    ONE_BLOCK,
+    SUMS,
+    requests,
+)
 
 HOURLY = "usage_hourly"
 HOURLY_TAGS = "usage_hourly_tags"
@@ -18,12 +26,6 @@ HOURLY_TAGS = "usage_hourly_tags"
 SETTLING = timedelta(seconds=120)
 """An insert's rows have its begin as `inserted_at` and are seen after its end: twice a call's bound.
 An hour is computed again until its last news is older than this."""
-
-ONE_BLOCK = (
-    " SETTINGS max_insert_threads = 1, min_insert_block_size_rows = 100000000,"
-    " min_insert_block_size_bytes = 0"
-)
-"""An hour's lines are written together or not at all."""
 
 HOURS = "(SELECT toDateTime(arrayJoin({hours:Array(UInt32)}), 'UTC'))"
 KEY = ", ".join(("tenant", "hour", *DIMENSIONS, "status"))
@@ -103,9 +105,11 @@ class Rollups:
         return dict(rows)
 
     async def recompute(self, hour: datetime) -> None:
-        """Tags first: an hour counts as computed once its lines are there."""
+        """Its lines last: an hour counts as computed once they are there."""
         parameters = {"low": microseconds(hour), "high": microseconds(hour + HOUR)}
         await self._store.command(_TAGS, parameters)
+        await self._store.command(SCANNER_HOUR, parameters)
+        await self._store.command(SCANNER_DAY, parameters)
         await self._store.command(_LINES, parameters)
 
     async def _now(self) -> datetime:

@@ -16,6 +16,12 @@ _TAKEN = ", ".join(
     f"{_EXPRESSIONS.get(name, '{}').format(f'counts.{at}')} AS {name}"
     for at, name in enumerate(_COUNTING, start=1)
 )
+ONE_BLOCK = (
+    " SETTINGS max_insert_threads = 1, min_insert_block_size_rows = 100000000,"
+    " min_insert_block_size_bytes = 0"
+)
+"""An hour's lines are written together or not at all."""
+
 ADDED_UP = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
 
 

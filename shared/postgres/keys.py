@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.account import RateLimits
 from shared.api_key import ApiKey
-from shared.caller import DEFAULT_TENANT, Caller
+from shared.caller import DEFAULT_TENANT, AttestationWish, Caller
 from shared.clock import Clock, utc
 from shared.errors import NotFound
 from shared.postgres.accounts import account_columns, budget_in, key_account, user_account
@@ -31,6 +31,8 @@ LAST_USED_STEP = timedelta(seconds=300)
 EVERY_MODEL = "*"
 """Among allowed models: no restriction. A change has no other way to say so, its None being no
 change."""
+AS_THE_MODEL = "default"
+"""Of attestation: no wish of the key's own; for the same reason."""
 
 
 class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,8 @@ class KeyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Networks; empty: from everywhere."""
     budget_id: str | None = None
     """A budget of its own, beside its user's."""
+    attestation: str | None = None
+    """`record` or `require`; None, and `default`: as its models are set to."""
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     ip_allow_list: Sequence[str] | None = None
     budget_id: str | None = None
     """Naming one, the present one too, starts a window and keeps the spend."""
+    attestation: str | None = None
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +100,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     budget_started_at: datetime | None
     next_budget_reset_at: datetime | None
     spend_since: datetime | None
+    attestation: AttestationWish | None
 
     @property
     def object_id(self) -> str:
@@ -363,6 +369,7 @@ def _columns(options: KeyOptions, key: ApiKey) -> dict[str, Any]:
         "metadata": dict(options.metadata),
         "limits": options.limits,
         "ip_allow_list": list(options.ip_allow_list),
+        "attestation": _wish(options.attestation),
     }
 
 
@@ -373,11 +380,17 @@ def _changed_columns(change: KeyChange) -> dict[str, Any]:
         given["scopes"] = sorted(change.scopes)
     if change.allowed_models is not None:
         given["allowed_models"] = _allowed(change.allowed_models)
+    if change.attestation is not None:
+        given["attestation"] = _wish(change.attestation)
     return given
 
 
 def _allowed(models: frozenset[str] | None) -> list[str] | None:
     return None if models is None or EVERY_MODEL in models else sorted(models)
+
+
+def _wish(attestation: str | None) -> str | None:
+    return None if attestation == AS_THE_MODEL else attestation
 
 
 def _info(row: Row[Any]) -> KeyInfo:
@@ -400,6 +413,7 @@ def _record(row: Row[Any]) -> KeyRecord:
             *key_account(row.tenant, row.public_id, row.limits, budget_in(row, "key")),
         ),
         user_is_blocked=row.user_is_blocked,
+        attestation=row.attestation,
     )
     until = row.previous_valid_until
     return KeyRecord(

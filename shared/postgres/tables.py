@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -121,8 +122,11 @@ api_keys = Table(
     Column("budget_started_at", DateTime(timezone=True)),
     Column("next_budget_reset_at", DateTime(timezone=True)),
     Column("spend_since", DateTime(timezone=True)),
+    # Beyond what its models are set to; NULL: nothing.
+    Column("attestation", Text),
     ForeignKeyConstraint(["tenant", "user_id"], ["users.tenant", "users.user_id"]),
     CheckConstraint("user_field IN ('attribute', 'bill')", name="user_field"),
+    CheckConstraint("attestation IN ('record', 'require')", name="attestation"),
     CheckConstraint("octet_length(secret_sha256) = 32", name="secret_sha256"),
     CheckConstraint("octet_length(previous_sha256) = 32", name="previous_sha256"),
     Index(None, "tenant", "user_id"),
@@ -181,4 +185,138 @@ catalog_active = Table(
     Column("hash", Text, ForeignKey("catalog_snapshots.hash"), nullable=False),
     Column("activated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     CheckConstraint("only_row = 1", name="only_row"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    # SHA-256 of the content: what many receipts rest on is kept once.
+    Column("digest", LargeBinary, primary_key=True),
+    # UTF-8. Not text, which holds no NUL, for a provider may send one.
+    Column("content", LargeBinary, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("octet_length(digest) = 32", name="digest"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("receipt_id", UUID(as_uuid=True), primary_key=True),
+    Column("request_id", UUID(as_uuid=True), nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("key_id", Text),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    # tee, zdr, refusal.
+    Column("kind", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("label", Text, nullable=False, server_default=text("'pending'")),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("detail", Text, nullable=False, server_default=text("''")),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True), nullable=False),
+    Column("settled_at", DateTime(timezone=True)),
+    # No foreign key: sessions may be kept for a shorter time than receipts.
+    Column("session_id", UUID(as_uuid=True)),
+    Column("upstream_id", Text, nullable=False, server_default=text("''")),
+    # Text, not jsonb: it is signed, and hashed into the log, as it is.
+    Column("document", Text),
+    Column("leaf_hash", LargeBinary),
+    # NULL: not in the log yet.
+    Column("log_index", BigInteger, unique=True),
+    CheckConstraint(
+        "label IN ('pending', 'verified', 'gateway_only', 'failed', 'n/a')", name="label"
+    ),
+    CheckConstraint("kind IN ('tee', 'zdr', 'refusal')", name="kind"),
+    # What is settled is whole; what is not, has nothing of it.
+    CheckConstraint(
+        "(label = 'pending') = (document IS NULL)"
+        " AND (label = 'pending') = (settled_at IS NULL)"
+        " AND (label = 'pending') = (leaf_hash IS NULL)",
+        name="settled",
+    ),
+    CheckConstraint("octet_length(leaf_hash) = 32", name="leaf_hash"),
+    CheckConstraint(
+        "log_index IS NULL OR (log_index >= 0 AND leaf_hash IS NOT NULL)", name="log_index"
+    ),
+    Index(None, "request_id"),
+    # Of every filter, newest first; each ends in what tells two receipts of one moment apart.
+    Index(None, "started_at", "receipt_id"),
+    Index(None, "tenant", "started_at", "receipt_id"),
+    Index(None, "label", "started_at", "receipt_id"),
+    Index(None, "kind", "started_at", "receipt_id"),
+    Index(None, "model", "started_at", "receipt_id"),
+    Index(None, "provider", "started_at", "receipt_id"),
+    Index(
+        "receipts_unlogged_idx",
+        "settled_at",
+        "receipt_id",
+        postgresql_where=text("log_index IS NULL AND leaf_hash IS NOT NULL"),
+    ),
+)
+
+attestation_sessions = Table(
+    "attestation_sessions",
+    metadata,
+    Column("session_id", UUID(as_uuid=True), primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("shape", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("signer", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("tls_spki", Text, nullable=False),
+    Column("compose_hash", Text, nullable=False),
+    Column("os_image_hash", Text, nullable=False),
+    Column("tcb_status", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("factors", JSONB, nullable=False),
+    Column("synthetic", Boolean, nullable=False),
+    Column("fetched_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("nonce", Text, nullable=False),
+    # Digests of its texts: report, collateral, nras, nras_keys.
+    Column("evidence", JSONB, nullable=False),
+    CheckConstraint("label IN ('verified', 'failed')", name="label"),
+    Index(None, "fetched_at", "session_id"),
+    Index(None, "provider", "upstream_model", "fetched_at"),
+    Index("attestation_sessions_signer_idx", "provider", "upstream_model", "signer", "fetched_at"),
+)
+
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    # The hash of the full subtree over leaves position * 2^level and on, 2^level of them.
+    Column("level", SmallInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("level", "position"),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+)
+
+log_heads = Table(
+    "log_heads",
+    metadata,
+    Column("tree_size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root_hash", LargeBinary, nullable=False),
+    # Epoch milliseconds, as they are signed.
+    Column("signed_at", BigInteger, nullable=False),
+    Column("key_id", Text, ForeignKey("receipt_keys.key_id"), nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    CheckConstraint("octet_length(root_hash) = 32", name="root_hash"),
+)
+
+receipt_keys = Table(
+    "receipt_keys",
+    metadata,
+    # Public keys of this gateway's: the present one and those before it. None is ever deleted.
+    Column("key_id", Text, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("first_used_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("octet_length(public_key) = 32", name="public_key"),
 )

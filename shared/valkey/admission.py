@@ -26,6 +26,9 @@ REFUSALS = {
     b"spend_backlog": Overloaded(
         "Usage records are waiting to be stored; try again shortly.", code="store_unavailable"
     ),
+    b"receipt_backlog": Overloaded(
+        "Receipts are waiting to be made; try again shortly.", code="store_unavailable"
+    ),
 }
 
 
@@ -84,10 +87,10 @@ class Admission:
     def _send(self, client: Client, asked: Sequence["_Asked"]) -> asyncio.Future[Any]:
         """All of one loop turn are judged by the same limits: those of the last one asked."""
         limits, own = asked[-1].limits, self.keys
-        keys = [own.spend_rows, own.sealed_bytes, own.done, own.events]
+        keys = [own.spend_rows, own.sealed_bytes, own.done, own.events, own.receipts]
         args: list[Word] = [
             limits.lane_capacity, limits.max_sealed_bytes, limits.admit_below_backlog,
-            own.account(""), own.window(""),
+            limits.max_receipt_backlog, own.account(""), own.window(""),
         ]  # fmt: skip
         for one in asked:
             header, terms = one.header, one.terms

@@ -115,6 +115,7 @@ class Housekeeper:
         forgotten = 0
         for keys in self._shards:
             groups = [(keys.spend, METERING_GROUP), (keys.events, BACKGROUND_GROUP)]
+            groups += [(keys.receipts, BACKGROUND_GROUP)]
             groups += [(lane, WORKERS_GROUP) for lane in keys.lanes.values()]
             for stream, group in groups:
                 for consumer in await self._consumers(stream, group):

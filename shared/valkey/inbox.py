@@ -25,7 +25,8 @@ class Post(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ends: its last replies and the rows of every attempt that has none yet."""
+    """How a job ends: its last replies, the rows of every attempt that has none yet, and the
+    transcripts of calls that are to have a receipt."""
 
     request_id: str
     lane: str
@@ -34,6 +35,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     frames: Sequence[bytes]
     rows: Sequence[bytes]
     charge: Charge = Charge()
+    transcripts: Sequence[bytes] = ()
 
 
 class Poster:
@@ -66,14 +68,16 @@ class Poster:
             self.keys.sealed_bytes,
             self.keys.done,
             self.keys.loads,
+            self.keys.receipts,
         ]
         args: list[bytes | str | int] = [DONE_MS, self.keys.account("")]
         for end in endings:
             keys += (self.keys.job(end.request_id), self.keys.lanes[end.lane])
             args += (end.token, end.entry, end.request_id, *end.charge)
-            args += (len(end.frames), len(end.rows))
+            args += (len(end.frames), len(end.rows), len(end.transcripts))
             args += end.frames
             args += end.rows
+            args += end.transcripts
         answer: list[bytes] = await client.script(SETTLE, keys, args)
         return answer
 

@@ -79,6 +79,16 @@ class ShardKeys:
         return self._tag + b"spend-quarantine"
 
     @cached_property
+    def receipts(self) -> bytes:
+        """Stream of transcripts, many to an entry, group `background`."""
+        return self._tag + b"receipts"
+
+    @cached_property
+    def receipts_quarantine(self) -> bytes:
+        """Stream of transcripts that could not be read, each with its reason."""
+        return self._tag + b"receipts-quarantine"
+
+    @cached_property
     def buried(self) -> bytes:
         """Stream of jobs given up after too many deliveries, without their bodies."""
         return self._tag + b"buried"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -87,9 +88,10 @@ Script = Callable[[Call], Awaitable[None]]
 class ScriptedProvider:
     """Answers its first call by the first script, and so on; the last serves all that follow."""
 
-    def __init__(self, scripts: Sequence[Script], *, reads_body: bool) -> None:
+    def __init__(self, scripts: Sequence[Script], *, reads_body: bool, is_secure: bool) -> None:
         self._scripts = scripts
         self._reads_body = reads_body
+        self._host = "https://localhost" if is_secure else "http://127.0.0.1"
         self._tasks: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
         self.called_at: list[float] = []
@@ -97,7 +99,7 @@ class ScriptedProvider:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self._host}:{self.port}/v1"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -145,10 +147,12 @@ async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def scripted(*scripts: Script, reads_body: bool = True) -> AsyncIterator[ScriptedProvider]:
+async def scripted(
+    *scripts: Script, reads_body: bool = True, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ScriptedProvider]:
     """Without `reads_body` a script begins with the head alone."""
-    provider = ScriptedProvider(scripts, reads_body=reads_body)
-    listener = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    provider = ScriptedProvider(scripts, reads_body=reads_body, is_secure=tls is not None)
+    listener = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
     provider.port = listener.sockets[0].getsockname()[1]
     try:
         yield provider

@@ -49,6 +49,10 @@ class Queue:
         entries = await self.client.call(b"XRANGE", self.keys.spend, b"-", b"+")
         return [row for _, fields in entries for row in fields[1::2]]
 
+    async def transcripts(self) -> list[bytes]:
+        entries = await self.client.call(b"XRANGE", self.keys.receipts, b"-", b"+")
+        return [raw for _, fields in entries for raw in fields[1::2]]
+
     async def job_exists(self, request_id: str) -> bool:
         return bool(await self.client.call(b"EXISTS", self.keys.job(request_id)))
 
@@ -58,6 +62,7 @@ class Queue:
             *self.keys.lanes.values(),
             self.keys.spend,
             self.keys.spend_rows,
+            self.keys.receipts,
             self.keys.done,
             self.keys.inboxes,
             self.keys.boot,

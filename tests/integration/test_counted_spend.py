@@ -66,7 +66,7 @@ def a_key(public_id: str, budget_id: uuid.UUID | None) -> KeyInfo:
         best_lane="priority", allowed_models=None, user_field="attribute", expires_at=None,
         is_active=True, last_used_at=None, created_at=NOW, metadata={}, limits=RateLimits(),
         ip_allow_list=[], previous_valid_until=None, budget_id=budget_id,
-        budget_started_at=None, next_budget_reset_at=None, spend_since=None,
+        budget_started_at=None, next_budget_reset_at=None, attestation=None, spend_since=None,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 
+import msgspec
 import pytest
 
 from shared.document import QueueLimits
@@ -12,7 +13,13 @@ from shared.valkey.lane import Claim, Lanes
 from tests.integration.queue import INBOX, Queue, a_header
 
 
-def ending(claim: Claim, *, frames: tuple[bytes, ...] = (), rows: tuple[bytes, ...] = ()) -> Ending:
+def ending(
+    claim: Claim,
+    *,
+    frames: tuple[bytes, ...] = (),
+    rows: tuple[bytes, ...] = (),
+    transcripts: tuple[bytes, ...] = (),
+) -> Ending:
     return Ending(
         request_id=claim.request_id,
         lane=claim.lane,
@@ -20,6 +27,7 @@ def ending(claim: Claim, *, frames: tuple[bytes, ...] = (), rows: tuple[bytes, .
         token=claim.token,
         frames=frames,
         rows=rows,
+        transcripts=transcripts,
     )
 
 
@@ -101,6 +109,21 @@ async def test_admission_stops_while_every_job_could_still_write_its_rows(queue:
     with pytest.raises(Overloaded) as refused:
         await queue.admit(limits=limits)
     assert refused.value.code == "store_unavailable"
+
+
+async def test_admission_stops_while_too_many_receipts_are_to_be_made(queue: Queue) -> None:
+    limits = QueueLimits(max_receipt_backlog=2)
+    for transcript in (b"t1", b"t2"):
+        await queue.admit(limits=limits)
+        (claim,) = await queue.claimed()
+        end = ending(claim, transcripts=(transcript,))
+        assert await queue.poster.settle(queue.client, INBOX, [end]) == [b"ok"]
+    with pytest.raises(Overloaded) as refused:
+        await queue.admit(limits=limits)
+    assert refused.value.code == "store_unavailable"
+    (first, _), *_ = await queue.client.call(b"XRANGE", queue.keys.receipts, b"-", b"+")
+    await queue.client.call(b"XDEL", queue.keys.receipts, first)
+    await queue.admit(limits=limits)
 
 
 async def test_claims_take_the_best_lanes_first_and_starve_none(queue: Queue) -> None:
@@ -243,6 +266,25 @@ async def test_settling_twice_changes_nothing(queue: Queue) -> None:
     assert await queue.poster.settle(queue.client, INBOX, [end]) == [b"gone"]
     assert await queue.spend_rows() == [b"row"]
     assert len(await queue.replies()) == 1
+
+
+async def test_transcripts_are_added_once_by_the_worker_that_settles(queue: Queue) -> None:
+    for _ in range(3):
+        await queue.admit()
+    first, second, third = await queue.claimed()
+    stranger = msgspec.structs.replace(third, token=b"9:stranger")
+    await attempted(queue, third)
+    endings = [
+        ending(first, rows=(b"row",), transcripts=(b"t1", b"t2")),
+        ending(second, frames=(b"frame",)),
+        ending(stranger, transcripts=(b"fenced",)),
+    ]
+    assert await queue.poster.settle(queue.client, INBOX, endings) == [b"ok", b"ok", b"fenced"]
+    assert await queue.poster.settle(queue.client, INBOX, endings[:1]) == [b"gone"]
+    assert await queue.transcripts() == [b"t1", b"t2"]
+    assert await queue.client.call(b"XLEN", queue.keys.receipts) == 1
+    assert await queue.spend_rows() == [b"row"]
+    assert [frame for _, frame in await queue.replies()] == [b"frame"]
 
 
 async def test_many_jobs_are_posted_and_settled_in_one_entry(queue: Queue) -> None:

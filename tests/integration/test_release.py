@@ -104,3 +104,15 @@ async def test_keys_are_made_as_the_catalog_says_what_user_is(environment, keys,
     assert (second.scopes, third.scopes) == ([], ["bill_others"])
     await gateway(environment, "keys", "update", third.public_id, "--user-field=bill", data_dir)
     assert (await keys.get(third.public_id)).user_field == "bill"
+
+
+async def test_a_key_requires_attestation_until_it_is_told_otherwise(environment, keys, tmp_path):
+    await released({**environment, "GATEWAY_BOOTSTRAP_API_KEY": "false"})
+    data_dir = f"--data-dir={tmp_path}"
+    await gateway(environment, "keys", "create", data_dir, "--attestation=require")
+    (key,) = await keys.list_keys()
+    assert key.attestation == "require"
+    for wish, stored in (("record", "record"), ("default", None)):
+        command = ("keys", "update", key.public_id, f"--attestation={wish}", data_dir)
+        await gateway(environment, *command)
+        assert (await keys.get(key.public_id)).attestation == stored

@@ -16,18 +16,26 @@ from msgspec.structs import replace
 
 from api.app import create_app
 from shared.api_key import PREFIX
+from shared.attestation.signing import ReceiptKey
 from shared.catalog import Catalog
 from shared.clickhouse.client import ClickHouse
 from shared.clickhouse.migrate import migrate as migrate_clickhouse
 from shared.clickhouse.spend import SpendTable
-from shared.document import Auth, Metrics
+from shared.clock import SystemClock
+from shared.document import Auth, Metrics, Scanner
+from shared.ids import dashed
+from shared.postgres.attestation_sessions import SessionStore
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.engine import make_engine
+from shared.postgres.receipts import ReceiptStore
+from shared.postgres.transparency_log import TransparencyLog
 from shared.settings import Settings
+from tests.integration.archived import attestation_session, signed_receipt
+from tests.integration.receipts import transcript
 from tests.integration.test_api_process import CATALOG, MASTER, bearer, prepared, started
-from tests.spend_rows import spend_row
+from tests.spend_rows import ADMITTED, id_at, spend_row
 
-# Method, path, who may, and what those get who may: for `{}` as body, for inference of a model that
+# Method, path, who may (`tenant`: keys of the tenant whose it is), and what those get who may: for `{}` as body, for inference of a model that
 # nobody has, and for ids that exist. In an order in which nothing is deleted before it is asked for.
 TABLE = """
 GET    /status                       public 200
@@ -54,6 +62,18 @@ GET    /v1/models/{model_id}         key    200
 GET    /v1/pricing                   key    200
 GET    /v1/pricing/{model_key}       key    200
 GET    /v1/pricing/{model_key}/history key  200
+GET    /v1/receipts                  key    200
+GET    /v1/receipts/{receipt_id}     tenant 200
+GET    /v1/receipts/{receipt_id}/proof tenant 200
+GET    /v1/aci/receipts/{receipt_id} tenant 200
+GET    /v1/log/head                  key    200
+GET    /v1/log/consistency           key    422
+GET    /v1/attestation/sessions      key    200
+GET    /v1/attestation/sessions/{session_id} key 200
+GET    /v1/scanner/requests          key    200
+GET    /v1/scanner/requests/{request_id} key 200
+GET    /v1/scanner/statistics        key    200
+GET    /v1/scanner/models            key    200
 POST   /v1/pricing                   master 422
 DELETE /v1/pricing/{model_key}       master 204
 GET    /v1/usage                     master 200
@@ -89,10 +109,12 @@ KEYLESS = {"none": 401, "garbage": 401}
 """What strangers get where a key is needed."""
 REFUSED = {"revoked": 401, "expired": 401, "deleted user": 401, "blocked user": 403, "address": 403}
 """What those get whose key is known and does not work."""
+NOT_THEIRS = 404
+"""What is another tenant's is not there."""
 REFUSALS = ("authentication_error", "permission_error")
 PAGES = ("/docs", "/redoc", "/openapi.json", "/docs/files/{name}", "/metrics")
 """They are about the gateway; a user's id may well be a word of theirs."""
-LISTS = ("keys", "users", "budgets", "pricing", "usage", "audit")
+LISTS = ("keys", "users", "budgets", "pricing", "usage", "audit", "receipts")
 
 
 @dataclass(frozen=True)
@@ -106,11 +128,10 @@ class Line:
         """What a caller gets here; who is not allowed for certain is not."""
         if self.who == "public" or caller == "master":
             return self.status
-        if self.who == "key":
-            return {**KEYLESS, **REFUSED, "ordinary": self.status, "other tenant": self.status}[
-                caller
-            ]
-        return 401
+        if self.who == "master":
+            return 401
+        others = NOT_THEIRS if self.who == "tenant" else self.status
+        return {**KEYLESS, **REFUSED, "ordinary": self.status, "other tenant": others}[caller]
 
 
 def names_of(path: str) -> list[str]:
@@ -235,9 +256,24 @@ async def world(client, environment) -> World:
     await world.make()
     await world.make_callers()
     store = ClickHouse(environment["CLICKHOUSE_URL"])
-    await SpendTable(store).insert([spend_row(tenant="default", user="owner")], token="t")
+    row = spend_row(tenant="default", user="owner", request_id=id_at(ADMITTED))
+    await SpendTable(store).insert([row], token="t")
     await store.close()
+    world.ids["request_id"] = dashed(row.request_id)
+    world.ids |= await archived(environment["DATABASE_URL"])
     return world
+
+
+async def archived(database_url: str) -> dict[str, str]:
+    """A receipt of the user's that is in the log, and an attestation session."""
+    engine, call, key = make_engine(database_url, "test"), transcript(user="owner"), b"k" * 32
+    await ReceiptStore(engine).begin([call])
+    await ReceiptStore(engine).settle([signed_receipt(call, ReceiptKey(key))])
+    await TransparencyLog(engine, ReceiptKey(key), SystemClock()).append(1)
+    made = attestation_session()
+    await SessionStore(engine).add(made, {})
+    await engine.dispose()
+    return {"receipt_id": call.receipt_id, "session_id": str(made.session_id)}
 
 
 def test_the_table_and_the_routes_are_the_same(monkeypatch):
@@ -310,6 +346,38 @@ class TestWhereMetricsNeedAKey:
             assert answer.status_code == Line("GET", "/metrics", "key", 200).expected(caller)
 
 
+SCANNED = [line for line in LINES if "/scanner/" in line.path]
+
+
+class TestWhereTheScannerIsPublic:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        return Catalog(replace(CATALOG.document, scanner=Scanner(access="public")))
+
+    async def test_everybody_reads_it_and_their_own_with_a_key_alone(self, world):
+        for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant", "master"):
+            for line in SCANNED:
+                answer = await world.asks(caller, line.method, line.path)
+                assert answer.status_code == line.status, (caller, line, answer.text)
+                assert not [mine for mine in world.secrets() if mine in answer.text]
+            answer = await world.asks(caller, "GET", "/v1/scanner/requests?my=true")
+            expected = Line("GET", "", "key", 200).expected(caller)
+            assert answer.status_code == expected, (caller, answer.text)
+
+
+class TestWhereTheScannerIsOff:
+    @pytest.fixture
+    def catalog(self) -> Catalog:
+        return Catalog(replace(CATALOG.document, scanner=Scanner(access="off")))
+
+    async def test_there_is_nothing_to_be_found(self, world):
+        for caller in (*KEYLESS, "ordinary", "master"):
+            for line in SCANNED:
+                answer = await world.asks(caller, line.method, line.path)
+                assert answer.status_code == 404, (caller, line)
+                assert answer.json()["error"]["code"] == "scanner_off"
+
+
 class TestInOpenMode:
     @pytest.fixture
     def catalog(self) -> Catalog:
@@ -321,7 +389,8 @@ class TestInOpenMode:
         for caller in (*KEYLESS, *REFUSED, "ordinary", "other tenant"):
             for line in LINES:
                 is_masters = line.who == "master" or line.path == "/metrics"
+                status = NOT_THEIRS if line.who == "tenant" else line.status
                 answer = await world.asks(caller, line.method, line.path)
                 where = (caller, line.method, line.path, answer.text)
-                assert answer.status_code == (401 if is_masters else line.status), where
+                assert answer.status_code == (401 if is_masters else status), where
         assert await world.seen_by_master() == before

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -52,7 +53,11 @@ def chat(model: str, **members: Any) -> dict[str, Any]:
 
 @contextmanager
 def simulator(
-    *options: str, stderr: Path, pass_fds: Sequence[int] = (), silent: bool = True
+    *options: str,
+    stderr: Path,
+    pass_fds: Sequence[int] = (),
+    silent: bool = True,
+    verify: ssl.SSLContext | bool = True,
 ) -> Iterator[Running]:
     """Starts one, and afterwards insists that it had nothing to complain about."""
     command = [sys.executable, "-W", "error", "-m", "workers.simulator", *options]
@@ -64,7 +69,9 @@ def simulator(
     headers = {"authorization": "Bearer key", "x-client-request-id": "attempt-1"}
     try:
         line = json.loads(process.stdout.readline())
-        with httpx.Client(base_url=line["url"], headers=headers, timeout=START_SECONDS) as client:
+        with httpx.Client(
+            base_url=line["url"], headers=headers, timeout=START_SECONDS, verify=verify
+        ) as client:
             yield Running(process, line["url"], client)
     finally:
         process.terminate()
@@ -129,10 +136,10 @@ def read_until_broken(sim: Running, model: str, *, stream: bool) -> tuple[httpx.
     pytest.fail("the answer arrived whole")
 
 
-def open_call(sim: Running, **members: Any) -> socket.socket:
+def open_call(sim: Running, *, path: str = "/v1", **members: Any) -> socket.socket:
     """A call on a socket of its own."""
     body = json.dumps(chat(**members)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: sim\r\nauthorization: Bearer k\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {path}/chat/completions HTTP/1.1\r\nhost: sim\r\nauthorization: Bearer k\r\ncontent-length: {len(body)}\r\n\r\n"
     port = httpx.URL(sim.url).port
     connection = socket.create_connection(("127.0.0.1", port), timeout=5)
     connection.sendall(head.encode() + body)

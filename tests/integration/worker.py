@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
+from typing_extensions import override
 
+from shared.attestation.roots import PRODUCTION, Roots
 from shared.catalog import Catalog
 from shared.clock import SystemClock
 from shared.errors import ErrorBody
@@ -19,13 +23,18 @@ from shared.reply import Answer, Kind, binding, decode_answer, decode_error, unp
 from shared.run import unpack
 from shared.seal import KEY_BYTES, Seal
 from shared.spend import SpendRow, decode_row
+from shared.transcript import Transcript, decode_transcript
 from shared.valkey.keys import ShardKeys
 from shared.valkey.terms import Terms
 from shared.valkey.uploads import UploadReader
 from tests.catalogs import a_catalog
 from tests.integration.queue import LIMITS, Queue, a_header
+from workers.attestation.fetcher import EvidenceAway, Fetcher
+from workers.attestation.sessions import HeldSession
+from workers.attestation.target import Target, Targets
 from workers.held import HeldJob
 from workers.inference.handler import Inference
+from workers.inference.permit import Attested
 from workers.inference.routing import RoutingTable
 from workers.outbox import Outbox
 from workers.providers.registry import Credentials
@@ -80,6 +89,34 @@ class StartedWorker:
         await asyncio.wait([self.task])
 
 
+SIMULATOR = "SIMULATOR"
+"""The variable with the address of a simulated provider's evidence."""
+
+
+def in_environment(simulator: str, variable: str | None) -> SecretStr | None:
+    """Every variable is set; all but one to a key."""
+    return SecretStr(simulator if variable == SIMULATOR else "key") if variable else None
+
+
+class NothingAttested(Attested):
+    """Nobody can prove anything."""
+
+    @override
+    async def get(self, target: Target, *, signer: str = "") -> HeldSession:
+        raise EvidenceAway("there are no sessions in this test")
+
+    @override
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        raise AssertionError("there are no sessions in this test")
+
+    @override
+    def forget(self, target: Target) -> None:
+        raise AssertionError("there are no sessions in this test")
+
+
+MakeAttested = Callable[[Fetcher], Attested]
+
+
 @contextlib.asynccontextmanager
 async def a_worker(
     url: str,
@@ -89,15 +126,25 @@ async def a_worker(
     drain_seconds: float = 5.0,
     inbox_lease_seconds: float = 30.0,
     shelf: Shelf | None = None,
+    trusted: str | None = None,
+    attested: MakeAttested | None = None,
+    roots: Roots = PRODUCTION,
+    simulator: str = "",
 ) -> AsyncIterator[StartedWorker]:
-    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport()
+    """`trusted`: the authorities of providers over TLS, in PEM. `attested`: makes the sessions.
+    `simulator`: where simulated providers have their evidence from, judged by `roots`."""
+    tls = ssl.create_default_context(cadata=trusted) if trusted else None
+    clock, metrics, transport = SystemClock(), Metrics(), UpstreamTransport(ssl_context=tls)
     shelf, name = shelf or Shelf(catalog), new_id()
-    credentials = Credentials(lambda variable: SecretStr("key") if variable else None)
-    table = RoutingTable(shelf, credentials, clock, metrics)
+    credentials = Credentials(partial(in_environment, simulator))
+    fetcher = Fetcher(transport)
+    table = RoutingTable(
+        shelf, credentials, clock, metrics, Targets(credentials, fetcher, simulated=roots)
+    )
     uploads = UploadReader.connect(url, name)
     inference = Inference(
         catalogs=table, transport=transport, seal=SEAL, clock=clock, metrics=metrics,
-        uploads=uploads,
+        uploads=uploads, sessions=attested(fetcher) if attested else NothingAttested(),
     )  # fmt: skip
 
     async def handle(held: HeldJob, outbox: Outbox) -> None:
@@ -168,6 +215,8 @@ class Asker:
         self.queue = queue
         self._catalog = catalog
         self._replies: dict[str, Replies] = {}
+        self.bodies: dict[str, bytes] = {}
+        """What its clients sent, by request id."""
 
     async def ask(
         self,
@@ -189,7 +238,8 @@ class Asker:
         document = {
             "model": header.asked_model, "messages": [message], "stream": header.stream, **body,
         }  # fmt: skip
-        return SEAL.seal(json.dumps(document).encode(), b"job:" + header.request_id.encode())
+        sent = self.bodies[header.request_id] = json.dumps(document).encode()
+        return SEAL.seal(sent, b"job:" + header.request_id.encode())
 
     async def replies(self, header: JobHeader) -> Replies:
         """What has come by now. Each frame must open, and they must be numbered without gaps."""
@@ -225,6 +275,15 @@ class Asker:
                 rows = [decode_row(row) for row in await self.queue.spend_rows()]
                 if count is None or len(rows) >= count:
                     return rows
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def transcripts(self, count: int = 0) -> list[Transcript]:
+        """Those of receipts to come, once there are so many."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                found = [decode_transcript(raw) for raw in await self.queue.transcripts()]
+                if len(found) >= count:
+                    return found
                 await asyncio.sleep(POLL_SECONDS)
 
     async def at_rest(self) -> None:

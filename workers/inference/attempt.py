@@ -10,6 +10,8 @@ from shared.job import JobHeader
 from shared.money import ZERO
 from shared.spend import SpendRow, Status, UsageSource, decode_row, encode_row
 from shared.usage import CHARACTERS_PER_TOKEN, Usage, audio_estimate, highest
+from workers.inference.digests import Digests
+from workers.inference.permit import Permit
 from workers.inference.recording import Recording
 from workers.inference.routing import Route
 
@@ -22,6 +24,12 @@ class Attempt:
 
     recording: Recording | None = None
     """Where the answer may be kept: the exchange adds what the provider sends."""
+    permit: Permit | None = None
+    """Where attestation is required: under which session it may be sent, and to which key."""
+    digests: Digests | None = None
+    """Of a call that is to have a receipt: the exchange adds what it reads and what it passes on."""
+    upstream_id = ""
+    """What the provider calls its answer, once it has said."""
 
     def __init__(
         self, header: JobHeader, route: Route, *, tier: str, number: int, claimed_at: float,

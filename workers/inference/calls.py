@@ -9,16 +9,24 @@ from decimal import Decimal
 import httpx
 from msgspec.structs import replace
 
+from shared.attestation.verify import TLS_KEY_NOT_ATTESTED
 from shared.errors import GatewayError, Overloaded
+from shared.ids import new_id
 from shared.money import ZERO
 from shared.spend import Charge, SpendRow, Status, encode_row
+from shared.transcript import Digest, encode_transcript
 from shared.usage import Usage, total
 from workers.held import HeldJob
 from workers.inference.attempt import Attempt
 from workers.inference.cache import Hit, JobCache
+from workers.inference.digests import Digests, of_row
 from workers.inference.exchange import Collaborators, Exchange, Recorder
+from workers.inference.permit import NotPermitted, Permit
+from workers.inference.permit import permit as permit_for
 from workers.inference.routing import Route, backoff
 from workers.inference.upstream_errors import AttemptFailed, from_status, from_transport
+from workers.providers.http.connection import PeerNotAttested
+from workers.providers.http.prepared import pinned
 from workers.providers.http.response import ResponseTooLarge, read_all
 
 MAX_ERROR_BODY_BYTES = 64 << 10
@@ -38,7 +46,8 @@ class Calls:
     """Those under way, and the rows of those that ended."""
 
     __slots__ = (
-        "_held", "_kept", "_number", "_recorder", "_shared", "_under_way", "model_label",
+        "_held", "_kept", "_number", "_recorder", "_refused", "_shared", "_under_way", "are_told",
+        "client_request", "model_label", "transcripts",
     )  # fmt: skip
 
     def __init__(self, shared: Collaborators, held: HeldJob, recorder: Recorder) -> None:
@@ -51,6 +60,14 @@ class Calls:
         tenant pays for that run."""
         self._number = len(held.claim.attempts)
         self.model_label = ""
+        header = held.header
+        self.are_told = header.attestation != "off" and not header.dryrun
+        """Whether they are to have receipts."""
+        self.client_request = Digest()
+        self._refused: list[tuple[SpendRow, NotPermitted]] = []
+        """Of calls that were not made, and why not."""
+        self.transcripts: list[bytes] = []
+        """Written with the job's end, and by whoever ends it alone."""
 
     # ---- making them
 
@@ -96,9 +113,9 @@ class Calls:
 
     async def _may_go_on(self, failed: AttemptFailed, route: Route, attempt: int) -> bool:
         """Judges a failed attempt; True when the same route should be tried again."""
-        if self._held.was_spoken or failed.remedy == "none":
-            # The client has seen a part, or a part of its upload is gone, or the request itself is
-            # to blame: nobody else is asked.
+        if self._held.was_spoken or self._held.cancelled or failed.remedy == "none":
+            # The client has seen a part, or has left, or a part of its upload is gone, or the request
+            # itself is to blame: nobody else is asked.
             raise failed.error
         if failed.remedy != "retry" or attempt >= route.retries.attempts:
             return False
@@ -110,10 +127,15 @@ class Calls:
 
     async def _make(self, exchange: Exchange, route: Route, cache: JobCache | None) -> None:
         """One attempt. Raises AttemptFailed."""
+        # Verify, then record, then send: what is refused was never an attempt.
+        permit = await self._permit(exchange, route)
         attempt = self._attempt(exchange, route)
+        attempt.permit = permit
         self._number += 1
         if cache is not None:
             attempt.recording = cache.recording()
+        if self.are_told:
+            attempt.digests = Digests(self.client_request, route.provider.settings.type)
         call = Call(exchange, route, attempt)
         row_id = attempt.row_id
         self._under_way[row_id] = call
@@ -131,6 +153,16 @@ class Calls:
         route.breaker.succeeded()
         if cache is not None:
             await cache.keep(route, attempt)
+
+    async def _permit(self, exchange: Exchange, route: Route) -> Permit | None:
+        """None where none is required. Raises NotPermitted."""
+        if self._held.header.attestation != "require":
+            return None
+        try:
+            return await permit_for(self._shared.sessions, route.target)
+        except NotPermitted as refused:
+            self._refused.append((self._attempt(exchange, route).row, refused))
+            raise
 
     def _attempt(self, exchange: Exchange, route: Route) -> Attempt:
         """The next one, not yet recorded."""
@@ -165,15 +197,32 @@ class Calls:
 
     async def _send(self, exchange: Exchange, route: Route, attempt: Attempt) -> None:
         request = exchange.request(route, attempt)
+        if attempt.permit is not None:
+            request = pinned(request, attempt.permit.pins)
+        digests = attempt.digests
+        if digests is not None:
+            digests.forward(request)
         try:
             response = await self._shared.transport.handle_async_request(request)
             try:
+                if digests is not None:
+                    digests.answered(response)
                 if response.status_code != 200:
                     body = await read_all(response, MAX_ERROR_BODY_BYTES)
                     raise from_status(response.status_code, response.headers, body)
                 await exchange.relay(response, route, attempt)
             finally:
                 await response.stream.aclose()  # type: ignore[union-attr]
+        except PeerNotAttested as error:
+            if route.target is not None:
+                self._shared.sessions.forget(route.target)
+            session_id = attempt.permit.session_id if attempt.permit is not None else ""
+            refused = NotPermitted(
+                "The provider has another TLS key than it attested.", session_id,
+                cause=TLS_KEY_NOT_ATTESTED,
+            )  # fmt: skip
+            self._refused.append((attempt.row, refused))
+            raise refused from error
         except (httpx.TransportError, ResponseTooLarge) as error:
             raise from_transport(error) from error
 
@@ -203,6 +252,7 @@ class Calls:
         for row in self._kept:
             self.note(row.row_id, encode_row(replace(row, billed=False, cost_usd=ZERO)))
         self._kept.clear()
+        self.transcripts.clear()
 
     def tell_breakers(self, *, timed_out: bool) -> None:
         """What the calls under way say of their providers, now that they are stopped."""
@@ -238,7 +288,35 @@ class Calls:
             upstream_seconds=row.upstream_ms / 1000,
             ttft=attempt.ttft_seconds,
         )
+        self._tell(attempt, row, error_code or "")
         return row
+
+    def _tell(self, attempt: Attempt, row: SpendRow, cause: str) -> None:
+        """Of what was read to its end, or seen by the client in part."""
+        digests = attempt.digests
+        if digests is None or not digests.is_told:
+            return
+        transcript = digests.transcript(
+            row,
+            attestation=self._held.header.attestation,
+            upstream_id=attempt.upstream_id,
+            cause=cause,
+        )
+        if attempt.permit is not None:
+            transcript = replace(transcript, sessions=(attempt.permit.session_id,))
+        self.transcripts.append(encode_transcript(transcript))
+
+    def tell_refusal(self) -> None:
+        """Where nobody got the prompt because nobody proved what they run on: who was asked."""
+        if not self._refused or not self.are_told or self.transcripts:
+            return
+        row, last = self._refused[-1]
+        told = of_row(row, provider_type="", attestation=self._held.header.attestation)
+        sessions = tuple(one.session_id for _, one in self._refused if one.session_id)
+        refusal = replace(
+            told, receipt_id=new_id(), kind="refusal", cause=last.cause, sessions=sessions
+        )
+        self.transcripts.append(encode_transcript(refusal))
 
     # ---- their rows
 

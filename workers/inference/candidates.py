@@ -70,6 +70,8 @@ class Candidate:
             self.header, provider_type=route.provider.settings.type, clock=self._job.clock
         )
         self.answer = decode_answer(answer.whole(data, attempt, self.input_estimate))
+        if attempt.digests is not None:
+            attempt.digests.whole(data, None)
         self._job.calls.complete(attempt)
 
 

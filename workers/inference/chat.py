@@ -73,7 +73,8 @@ class ChatAnswer:
         rewritten = None if adds else plain_answer.rewrite(data, self._ours)
         if rewritten is None:
             return self._decoded_whole(data, attempt, input_estimate)
-        body, rest = rewritten
+        body, rest, given_id = rewritten
+        attempt.upstream_id = text_of(given_id) or ""
         attempt.finish_reason = rest.choices[0].finish_reason
         attempt.content_arrived(text_length(rest.choices[0].message))
         attempt.usage_arrived(rest.usage.usage())
@@ -90,6 +91,7 @@ class ChatAnswer:
             attempt.usage_arrived(found)
         if found is None or self._earlier is not None:
             document["usage"] = self._usage(attempt, input_estimate)
+        attempt.upstream_id = text_of(document.get("id")) or ""
         document.update(self._ours)
         if not document.get("created"):
             document["created"] = int(self._clock.now())
@@ -176,6 +178,7 @@ class ChatAnswer:
             return b""  # the usage chunk, which the client did not ask for
         else:
             self._usage_was_sent = self._usage_was_sent or found is not None
+        attempt.upstream_id = attempt.upstream_id or text_of(document.get("id")) or ""
         document.update(self._ours)
         if found is not None and self._earlier is not None:
             document["usage"] = self._usage(attempt, 0)

@@ -14,6 +14,7 @@ from shared.run import unpack
 from shared.usage import Usage
 from workers.inference.attempt import Attempt
 from workers.inference.chat import ChatAnswer, Earlier
+from workers.inference.digests import GATHERED, LARGE_BYTES, Streamed
 from workers.inference.events import EventSplitter, EventTooLong
 from workers.inference.job import Job
 from workers.inference.message import estimate_input_tokens
@@ -52,6 +53,8 @@ class ChatExchange:
         self._document = document
         self.header = job.header
         self.earlier = earlier
+        self._streamed: Streamed | None = None
+        """Of the attempt whose stream is being read, where it is to have a receipt."""
         self._of_variants: dict[str, dict[str, Any]] = {}
         for route in routes:
             if route.variant is not None and route.variant_name not in self._of_variants:
@@ -75,12 +78,15 @@ class ChatExchange:
     async def relay(self, response: httpx.Response, route: Route, attempt: Attempt) -> None:
         answer = self._answer(route)
         if self.header.stream:
-            await self._relay_stream(response, answer, attempt)
+            with self._job.reading_on(attempt):
+                await self._relay_stream(response, answer, attempt)
         else:
             data = await read_all(response, self._job.max_answer_bytes)
             if attempt.recording is not None:
                 attempt.recording.add([data])
             body = answer.whole(data, attempt, self.input_estimate)
+            if attempt.digests is not None:
+                attempt.digests.whole(data, body)
             self._job.calls.complete(attempt)
             self._job.end_whole(body)
 
@@ -115,14 +121,20 @@ class ChatExchange:
             raise protocol_error("The provider did not answer with an event stream.")
         events = EventSplitter()
         pieces = response.stream.__aiter__()  # type: ignore[union-attr]
+        streamed = attempt.digests.stream() if attempt.digests is not None else None
+        self._streamed = streamed
         async for piece in pieces:
+            if streamed is not None:
+                streamed.read.append(piece)
+                if len(piece) > LARGE_BYTES or len(streamed.read) > GATHERED:
+                    streamed.hash()
             try:
                 data = events.feed(piece)
             except EventTooLong as error:
                 raise protocol_error("An event of the provider's stream is too long.") from error
-            if self._relay_events(data, answer, attempt):
-                if not is_over(response):
-                    await self._rest(pieces)
+            last = self._relay_events(data, answer, attempt)
+            if last is not None:
+                await self._finish(last, response, pieces, attempt)
                 return
             if self._job.allowance is not None:
                 await self._job.allowance.keep(attempt)
@@ -132,35 +144,76 @@ class ChatExchange:
             "retry",
         )
 
-    def _relay_events(self, events: list[bytes], answer: ChatAnswer, attempt: Attempt) -> bool:
-        """Posts what the events say; True when the stream is complete and settled."""
+    def _relay_events(
+        self, events: list[bytes], answer: ChatAnswer, attempt: Attempt
+    ) -> bytes | None:
+        """Posts what the events say; once the stream is complete, its last text."""
         done = events.index(DONE_EVENT) if DONE_EVENT in events else None
         out: list[bytes] = []
         if attempt.recording is not None:
             attempt.recording.add(events[:done])
+        if attempt.digests is not None and attempt.digests.retention is not None:
+            attempt.digests.retention.answered(events[:done])
         try:
             out.extend(answer.chunks(events[:done], attempt))
             if done is not None and attempt.finish_reason is None:
                 raise protocol_error("The provider's stream ended without a finish reason.")
         except AttemptFailed:
-            self._job.post(b"".join(out), output_seen=attempt.output_seen)
+            self._post(b"".join(out), attempt)
             raise
         if done is None:
-            self._job.post(b"".join(out), output_seen=attempt.output_seen)
-            return False
+            self._post(b"".join(out), attempt)
+            return None
         out.append(answer.ending(attempt, self.input_estimate))
-        self._job.calls.complete(attempt)
-        self._job.end_stream(b"".join(out))
-        return True
+        return b"".join(out)
 
-    async def _rest(self, pieces: AsyncIterator[bytes]) -> None:
-        """Reads the end of a body whose stream is complete, for the connection's sake."""
+    def _post(self, text: bytes, attempt: Attempt) -> None:
+        if self._streamed is not None and not self._job.client_left:
+            self._streamed.heard.append(text)
+        self._job.post(text, output_seen=attempt.output_seen)
+
+    async def _finish(
+        self, last: bytes, response: httpx.Response, pieces: AsyncIterator[bytes], attempt: Attempt
+    ) -> None:
+        """The stream is complete: the job is settled with its last text.
+
+        Where nothing is hashed that comes first. Else it waits for the end of the body, so that all
+        of it is hashed; should the job be stopped meanwhile, it is complete all the same.
+        """
+        digests = attempt.digests
+        if digests is None:
+            self._settle(last, attempt)
+        else:
+            digests.complete = True
         try:
-            async with asyncio.timeout(REST_SECONDS):
-                async for _ in pieces:
-                    pass
-        except (TimeoutError, httpx.TransportError):
-            return  # the answer is whole; only the connection is not worth keeping
+            if not is_over(response):
+                await _rest(pieces, self._streamed)
+        except asyncio.CancelledError:
+            if digests is not None and self._job.may_settle:
+                self._settle(last, attempt)
+            raise
+        if digests is not None:
+            self._settle(last, attempt)
+
+    def _settle(self, last: bytes, attempt: Attempt) -> None:
+        if self._job.client_left:
+            self._job.end_unheard()
+            return
+        if self._streamed is not None:
+            self._streamed.heard.append(last)
+        self._job.calls.complete(attempt)
+        self._job.end_stream(last)
+
+
+async def _rest(pieces: AsyncIterator[bytes], streamed: Streamed | None) -> None:
+    """Reads the end of a body whose stream is complete, for the connection's sake."""
+    try:
+        async with asyncio.timeout(REST_SECONDS):
+            async for piece in pieces:
+                if streamed is not None:
+                    streamed.read.append(piece)
+    except (TimeoutError, httpx.TransportError):
+        return  # the answer is whole; only the connection is not worth keeping
 
 
 def _within_lane(document: dict[str, Any], lane: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from shared.ids import dashed
 from shared.usage import Usage, usage_from_openai
 from workers.inference.attempt import Attempt
 from workers.inference.job import Job
-from workers.inference.message import CHARACTERS_PER_INPUT_TOKEN
+from workers.inference.message import CHARACTERS_PER_INPUT_TOKEN, text_of
 from workers.inference.message import decode as decode_answer
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import protocol_error
@@ -60,6 +60,8 @@ class DocumentExchange(ABC):
         body = self._body(data, route, attempt, self._job.cost_of)
         if attempt.recording is not None:
             attempt.recording.add([data])
+        if attempt.digests is not None:
+            attempt.digests.whole(data, body)
         self._job.calls.complete(attempt)
         self._job.end_whole(body)
 
@@ -75,6 +77,7 @@ class DocumentExchange(ABC):
     def _body(self, data: bytes, route: Route, attempt: Attempt, cost_of: CostOf | None) -> bytes:
         """The client's. Raises AttemptFailed."""
         members = self._read(data)
+        attempt.upstream_id = text_of(_plain(members, "id")) or ""
         usage = self._usage(members)
         if usage is not None:
             attempt.usage_arrived(usage)

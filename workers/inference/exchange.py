@@ -1,5 +1,6 @@
 """What a job's calls are made of and with: the exchange of an endpoint, and who else takes part."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from workers.held import HeldJob
 from workers.inference.attempt import Attempt
 from workers.inference.cache import Cache
 from workers.inference.meter import Meter
+from workers.inference.permit import Attested
 from workers.inference.routing import Route, Routing
 
 
@@ -34,6 +36,10 @@ class Catalogs(Protocol):
     """Finds the routing of the catalog a job was admitted under."""
 
     async def routing(self, config_hash: str) -> Routing | None: ...
+
+    def provider_types(self, config_hash: str) -> Mapping[str, str]:
+        """By the providers' names; empty for a catalog that is not at hand."""
+        ...
 
     def is_off(self, provider: str) -> bool:
         """Whether the catalog in force has switched a provider off."""
@@ -79,3 +85,4 @@ class Collaborators:
     meter: Meter
     uploads: UploadReader
     cache: Cache
+    sessions: Attested

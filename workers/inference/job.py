@@ -1,9 +1,11 @@
 """One job on its way through a worker, from its claim to its settlement, whatever its endpoint."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+from shared.document import Attestation
 from shared.errors import GatewayError, Internal, TimedOut, UpstreamFailed
 from shared.job import JobHeader
 from shared.reply import Answer, Kind, encode_answer, encode_error
@@ -11,9 +13,10 @@ from shared.seal import SealBroken
 from shared.spend import charge_of, encode_row
 from workers.held import HeldJob
 from workers.inference.allowance import Allowance
-from workers.inference.attempt import lost_row
+from workers.inference.attempt import Attempt, lost_row
 from workers.inference.cache import Hit, JobCache, Replays
 from workers.inference.calls import Calls
+from workers.inference.digests import asked_by_client
 from workers.inference.exchange import Collaborators, Exchange, Recorder
 from workers.inference.panel import Panel, panel_of
 from workers.inference.routing import Route
@@ -71,6 +74,7 @@ class Job:
         self.max_answer_bytes = 0
         self.cost_of: CostOf | None = None
         """Where answers say what they cost."""
+        self._attestation = Attestation()
         self._cache: JobCache | None = None
         self.allowance = Allowance(held, recorder) if held.header.output_caps else None
 
@@ -90,6 +94,7 @@ class Job:
             await self._recorder.give_back(held)
             return
         document = routing.catalog.document
+        self._attestation = document.attestation
         self.max_answer_bytes = document.limits.max_answer_bytes
         if document.compat.usage_cost:
             self.cost_of = self.calls.cost_with
@@ -111,9 +116,12 @@ class Job:
     def _opened(self) -> bytes:
         bound_to = b"job:" + self.header.request_id.encode()
         try:
-            return self._shared.seal.open(self._held.claim.sealed_body, bound_to)
+            body = self._shared.seal.open(self._held.claim.sealed_body, bound_to)
         except SealBroken as error:
             raise Internal("The request could not be read by a worker.") from error
+        if self.calls.are_told:
+            self.calls.client_request = asked_by_client(self.header, body)
+        return body
 
     # ---- what an exchange says
 
@@ -130,8 +138,34 @@ class Job:
         self._held.output_seen = output_seen
         self._outbox.post(self._held, text)
 
+    @property
+    def client_left(self) -> bool:
+        """Nobody is posted to any more."""
+        return self._held.cancelled
+
+    @property
+    def may_settle(self) -> bool:
+        """Although its task is being stopped: for a reason of the job's own, which stays ours."""
+        return self._held.was_stopped and not self._held.lost
+
+    @contextmanager
+    def reading_on(self, attempt: Attempt) -> Iterator[None]:
+        """A stream is being read: one of a confidential machine to its end, where the catalog says so,
+        for what was broken off is not signed."""
+        settings = self._attestation
+        if not (settings.drain_on_disconnect and attempt.digests and attempt.row.tier == "TEE"):
+            yield
+            return
+        self._held.read_on(settings.drain_seconds)
+        try:
+            yield
+        finally:
+            self._held.read_on(0)
+
     async def keep_bounds(self) -> None:
         """Stops reading while the client, or Valkey, is behind."""
+        if self._held.cancelled:
+            return
         await self._held.flowing()
         if self._outbox.is_full(self._held):
             await self._outbox.room()
@@ -159,8 +193,9 @@ class Job:
 
     def _end(self, kind: Kind, payload: bytes, outcome: str) -> None:
         """Settles: with the last reply go the rows of all calls, and what they cost."""
-        rows = self.calls.rows
-        self._outbox.end(self._held, kind, payload, rows, self.calls.charge)
+        calls = self.calls
+        rows = calls.rows
+        self._outbox.end(self._held, kind, payload, rows, calls.charge, calls.transcripts)
         self.meter.ended(outcome)
         if self.allowance is not None and charge_of(rows).nano > self.allowance.held_nano:
             self.meter.overran()
@@ -171,8 +206,12 @@ class Job:
         """Ends the job with an error for the client."""
         if self._held.ending:
             return
+        if self._held.cancelled:
+            self._end_cancelled()  # it was read on for nobody
+            return
         self.calls.tell_breakers(timed_out=isinstance(error, TimedOut))
         self.calls.end("failed", error_code=error.code, billed=self._held.posted)
+        self.calls.tell_refusal()
         self._end(Kind.FAILED, encode_error(error.body()), "failed")
 
     async def stopped(self) -> None:
@@ -190,8 +229,14 @@ class Job:
         elif held.drained:
             self.fail(UpstreamFailed("The stream was interrupted.", code="stream_interrupted"))
 
+    def end_unheard(self) -> None:
+        """A stream was read to its end after its client had left."""
+        self._end_cancelled()
+
     def _end_cancelled(self) -> None:
         """What the provider generated until now is metered and billed."""
+        if self._held.ending:
+            return
         self.calls.end("cancelled", error_code="client_disconnected", billed=True)
         error = UpstreamFailed("The client closed the request.", code="client_disconnected")
         self._end(Kind.FAILED, encode_error(error.body()), "cancelled")

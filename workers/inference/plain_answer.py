@@ -80,8 +80,8 @@ _decode_head = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_rest = msgspec.json.Decoder(Rest).decode
 
 
-def rewrite(data: bytes, replacements: Mapping[str, Any]) -> tuple[bytes, Rest] | None:
-    """The answer for the client, and what it was from `choices` on."""
+def rewrite(data: bytes, replacements: Mapping[str, Any]) -> tuple[bytes, Rest, Any] | None:
+    """The answer for the client, what it was from `choices` on, and the id it had."""
     at = data.find(CHOICES)
     if at < 0:
         return None
@@ -97,9 +97,10 @@ def rewrite(data: bytes, replacements: Mapping[str, Any]) -> tuple[bytes, Rest] 
     del members["choices"]
     if not members.get("created") or members.get("error") or not _REST_ONLY.isdisjoint(members):
         return None
+    given_id = members.get("id")
     members.update(replacements)
     if rest.system_fingerprint is UNSET:
         members["system_fingerprint"] = ""
     if rest.service_tier is UNSET:
         members["service_tier"] = "default"
-    return _encode(members)[:-1] + b"," + text, rest
+    return _encode(members)[:-1] + b"," + text, rest, given_id

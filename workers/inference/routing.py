@@ -18,6 +18,7 @@ from shared.postgres.engine import STORE_ERRORS
 from shared.price import UNPRICED, Price, price_key
 from shared.timeouts import Retries, Timeouts
 from shared.variant import Variant
+from workers.attestation.target import Target, Targets
 from workers.inference.breaker import Breaker
 from workers.providers.base import UpstreamProvider
 from workers.providers.registry import Credentials, build
@@ -50,6 +51,8 @@ class Route(msgspec.Struct, frozen=True):
     variant_name: str = ""
     variant: Variant | None = None
     """Of a function: what it adds to the request."""
+    target: Target | None = None
+    """Of a confidential model: who is asked to prove what it runs on."""
 
 
 class Routing:
@@ -62,8 +65,10 @@ class Routing:
         *,
         breakers: dict[str, Breaker],
         clock: Clock,
+        targets: Targets,
     ) -> None:
         self.catalog = catalog
+        self._targets = targets
         self._providers = build(catalog, credentials)
         self._breakers = breakers
         self._clock = clock
@@ -147,6 +152,17 @@ class Routing:
             timeouts=_timeouts(times),
             retries=provider.settings.retries,
             breaker=breaker,
+            target=self._target(name, model, one),
+        )
+
+    def _target(self, name: str, model: Model, one: ModelProvider) -> Target | None:
+        if model.tier != "TEE":
+            return None
+        return self._targets.of(
+            self.catalog.document,
+            provider=one.provider,
+            model=name,
+            upstream_model=one.upstream_model,
         )
 
 
@@ -190,12 +206,18 @@ class RoutingTable:
     """The routings of the catalogs that jobs in flight were admitted under."""
 
     def __init__(
-        self, snapshots: Snapshots, credentials: Credentials, clock: Clock, metrics: Metrics
+        self,
+        snapshots: Snapshots,
+        credentials: Credentials,
+        clock: Clock,
+        metrics: Metrics,
+        targets: Targets,
     ) -> None:
         self._snapshots = snapshots
         self._credentials = credentials
         self._clock = clock
         self._metrics = metrics
+        self._targets = targets
         self._breakers: dict[str, Breaker] = {}
         self._routings: dict[str, Routing] = {}
 
@@ -213,9 +235,22 @@ class RoutingTable:
             return None
         if len(self._routings) >= CATALOGS_KEPT:
             self._routings.pop(next(iter(self._routings)))
-        routing = Routing(catalog, self._credentials, breakers=self._breakers, clock=self._clock)
+        routing = Routing(
+            catalog,
+            self._credentials,
+            breakers=self._breakers,
+            clock=self._clock,
+            targets=self._targets,
+        )
         self._routings[config_hash] = routing
         return routing
+
+    def provider_types(self, config_hash: str) -> Mapping[str, str]:
+        found = self._routings.get(config_hash)
+        catalog = found.catalog if found is not None else self._snapshots.current
+        if catalog.hash != config_hash:
+            return {}
+        return {name: one.type for name, one in catalog.document.providers.items()}
 
     def is_off(self, provider: str) -> bool:
         found = self._snapshots.current.document.providers.get(provider)

@@ -14,6 +14,7 @@ from shared.upload import decode_form
 from shared.usage import heard_seconds, told_seconds, usage_from_transcription
 from workers.inference.attempt import Attempt
 from workers.inference.job import Job
+from workers.inference.message import text_of
 from workers.inference.routing import Route
 from workers.inference.upstream_errors import protocol_error
 from workers.inference.usage_cost import document_with_cost
@@ -84,8 +85,7 @@ class TranscriptionExchange:
         if self._format() not in JSON_FORMATS:
             attempt.content_arrived(len(text))
             attempt.audio_seconds = heard_seconds(text)
-            self._job.calls.complete(attempt)
-            self._job.end_whole(data, content_type=TEXT)
+            self._end(data, data, attempt, content_type=TEXT)
             return
         document = _document(data)
         if isinstance(document, dict) and document.get("error"):
@@ -97,10 +97,20 @@ class TranscriptionExchange:
             attempt.usage_arrived(usage)
         attempt.audio_seconds = told_seconds(document)
         attempt.content_arrived(len(document["text"]))
+        attempt.upstream_id = text_of(document.get("id")) or ""
+        body = data
         if self._job.cost_of is not None:
-            data = document_with_cost(data, self._job.cost_of(attempt))
+            body = document_with_cost(data, self._job.cost_of(attempt))
+        self._end(data, body, attempt)
+
+    def _end(
+        self, data: bytes, body: bytes, attempt: Attempt, *, content_type: str = "application/json"
+    ) -> None:
+        """`data` is the provider's, `body` the client's."""
+        if attempt.digests is not None:
+            attempt.digests.whole(data, body)
         self._job.calls.complete(attempt)
-        self._job.end_whole(data)
+        self._job.end_whole(body, content_type=content_type)
 
 
 def _text(data: bytes) -> str:

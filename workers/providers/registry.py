@@ -35,6 +35,11 @@ class Credentials:
         given = self._lookup(provider.base_url_env)
         return (given.get_secret_value() if given else provider.base_url) + provider.base_path
 
+    def evidence_url(self, provider: Provider) -> str:
+        """Of a simulated one; else empty."""
+        given = self._lookup(provider.evidence_url_env)
+        return given.get_secret_value().rstrip("/") if given else ""
+
     def api_key(self, provider: Provider) -> str | None:
         key = self._lookup(provider.api_key_env)
         return key.get_secret_value() if key else None

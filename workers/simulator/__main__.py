@@ -1,10 +1,16 @@
-"""Starts the simulator: `python -m workers.simulator --port 0` prints its address and serves."""
+"""Starts the simulator: `python -m workers.simulator --port 0` prints its address and serves.
+
+`python -m workers.simulator mint DIR` makes the keys and roots of a synthetic TEE that outlives it.
+"""
 
 import argparse
 import json
 import logging
 import socket
+import ssl
 import sys
+import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -16,29 +22,57 @@ from workers.simulator.app import Simulator
 from workers.simulator.connection import Connection
 from workers.simulator.ledger import Ledger, LedgerFile
 from workers.simulator.pace import Pace, Pacemaker
+from workers.simulator.tee.certificate import Identity
+from workers.simulator.tee.pki import Pki
+from workers.simulator.tee.tee import Tee
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75  # as providers' front ends keep theirs
+MINT_HELP = """
+Makes the keys and roots of a synthetic TEE, which prove nothing, and keeps them: `--tee DIR` starts a
+simulator with them, so that its machines and their roots stay the same, and `--tls` has it serve https
+with the key that they attest. DIR gets roots.json (for GATEWAY_ATTESTATION_ROOTS and `gateway receipts
+verify --roots`), ca.pem (what clients trust under --tls) and keys.json (private). A DIR that holds one
+is refused.
+"""
 GRACE_SECONDS = 1  # a stalled stream must not hold up the end
 LEDGER_CALLS = 500_000  # about 250 MB when full
 
 
 def main() -> None:
-    options = _options()
+    if sys.argv[1:2] == ["mint"]:
+        _mint(sys.argv[2:])
+    else:
+        _serve(_options())
+
+
+def _mint(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m workers.simulator mint", description=MINT_HELP)
+    parser.add_argument("directory", metavar="DIR", type=Path, help="is made where it is not there")
+    directory = parser.parse_args(arguments).directory
+    try:
+        Pki.mint(SystemClock().now()).save(directory)
+    except OSError as error:
+        parser.error(str(error))
+
+
+def _serve(options: argparse.Namespace) -> None:
     listener = _listener(options)
     with ExitStack() as stack:
         file = None
         if options.ledger is not None:
             file = stack.enter_context(closing(LedgerFile(options.ledger)))
         clock = SystemClock()
+        pki = Pki.mint(clock.now()) if options.tee is None else Pki.load(options.tee)
         app = Simulator(
             ledger=Ledger(clock=clock, capacity=options.ledger_calls, file=file),
             pacemaker=Pacemaker(options.pace),
+            tee=Tee(pki, clock, ends_tls=options.tls),
             clock=clock,
             api_keys=options.api_key,
         )
-        server = uvicorn.Server(_config(app))
-        _announce(listener)
+        server = uvicorn.Server(_config(app, pki.tls if options.tls else None))
+        _announce(listener, "https" if options.tls else "http")
         server.run(sockets=[listener])
 
 
@@ -53,6 +87,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api-key", action="append", default=[], help="default: any key")
     parser.add_argument("--ledger", type=Path, help="file that outlives the process")
     parser.add_argument("--ledger-calls", type=int, default=LEDGER_CALLS, help="kept in memory")
+    parser.add_argument(
+        "--tee", type=Path, help="a directory of `mint`; default: new keys each start"
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="serve https, with the key that is attested"
+    )
     options = parser.parse_args()
     try:
         options.pace = _pace(options)
@@ -78,18 +118,19 @@ def _listener(options: argparse.Namespace) -> socket.socket:
     return socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
 
 
-def _announce(listener: socket.socket) -> None:
+def _announce(listener: socket.socket, scheme: str) -> None:
     """One line of JSON, once connections are accepted."""
     host, port = listener.getsockname()[:2]
     where = f"[{host}]" if ":" in host else host
-    line = {"action": "simulator_listening", "url": f"http://{where}:{port}"}
+    line = {"action": "simulator_listening", "url": f"{scheme}://{where}:{port}"}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
-def _config(app: Simulator) -> uvicorn.Config:
+def _config(app: Simulator, tls: Identity | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        ssl_context_factory=None if tls is None else lambda *_: _ssl_context(tls),
         loop="uvloop",
         http=Connection,
         ws="none",
@@ -104,6 +145,16 @@ def _config(app: Simulator) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+
+
+def _ssl_context(identity: Identity) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Python's ssl reads keys from files only.
+    with tempfile.NamedTemporaryFile() as file:
+        file.write((identity.key_pem + identity.pem).encode())
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
 
 
 if __name__ == "__main__":

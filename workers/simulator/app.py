@@ -18,24 +18,41 @@ from workers.simulator.ledger import Ledger
 from workers.simulator.pace import Pacemaker
 from workers.simulator.problems import Problem, Refused, envelope
 from workers.simulator.profiles import Profile, profiles
+from workers.simulator.tee.endpoints import Endpoints
+from workers.simulator.tee.profiles import attested_profiles
+from workers.simulator.tee.tee import Tee
 
 Handler = Callable[[Exchange], Awaitable[None]]
 ProviderHandler = Callable[[Exchange, Profile], Awaitable[None]]
 Routes = dict[str, dict[str, Handler]]  # path -> method -> handler
+ANY = "*"  # as a path's last segment
 
 
 class Simulator:
     """No key means that any non-empty one is let in."""
 
     def __init__(
-        self, *, ledger: Ledger, pacemaker: Pacemaker, clock: Clock, api_keys: Collection[str] = ()
+        self,
+        *,
+        ledger: Ledger,
+        pacemaker: Pacemaker,
+        tee: Tee,
+        clock: Clock,
+        api_keys: Collection[str] = (),
     ) -> None:
         self._api_keys = [key.encode() for key in api_keys]
-        chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), clock=clock)
+        chat = Chat(ledger=ledger, pacemaker=pacemaker, faults=Faults(), tee=tee, clock=clock)
         control = Control(ledger=ledger, pacemaker=pacemaker)
-        documents = Documents(ledger=ledger)
+        documents = Documents(ledger=ledger, tee=tee)
         audio = Audio(ledger=ledger)
-        self._routes = self._provider_routes(chat, documents, audio) | _control_routes(control)
+        attesting = Endpoints(tee, pacemaker)
+        self._profiles = (*profiles(), *attested_profiles(tee))
+        self._routes = (
+            self._provider_routes(chat, documents, audio)
+            | self._attestation_routes(tee, attesting)
+            | _control_routes(control)
+            | _vendor_routes(tee, attesting)
+        )
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -60,12 +77,29 @@ class Simulator:
                 method: partial(self._admit, handler, profile)
                 for method, handler in methods.items()
             }
-            for profile in profiles()
+            for profile in self._profiles
             for name, methods in endpoints.items()
         }
 
+    def _attestation_routes(self, tee: Tee, endpoints: Endpoints) -> Routes:
+        served: dict[str, tuple[Collection[str], ProviderHandler]] = {
+            "attestation/report": (tee.reporters, endpoints.report),
+            f"signature/{ANY}": (tee.signatories, endpoints.signature),
+            "aci/attestation": (tee.aci, endpoints.attestation),
+            f"aci/receipts/{ANY}": (tee.aci, endpoints.receipt),
+            f"aci/sessions/{ANY}": (tee.aci, endpoints.session),
+        }
+        return {
+            f"{profile.base_path}/{name}": {"GET": partial(self._admit, handler, profile)}
+            for profile in self._profiles
+            for name, (names, handler) in served.items()
+            if profile.name in names
+        }
+
     def _handler(self, exchange: Exchange) -> Handler:
-        methods = self._routes.get(exchange.path)
+        methods = self._routes.get(exchange.path) or self._routes.get(
+            f"{exchange.path.rpartition('/')[0]}/{ANY}"
+        )
         if methods is None:
             raise Refused(404, "No such route.", code="route_not_found")
         handler = methods.get(exchange.method)
@@ -93,4 +127,17 @@ def _control_routes(control: Control) -> Routes:
         "/_sim/config": {"GET": control.show_pace, "POST": control.change_pace},
         "/_sim/ledger": {"GET": control.page, "DELETE": control.reset},
         "/_sim/ledger/summary": {"GET": control.summary},
+    }
+
+
+def _vendor_routes(tee: Tee, endpoints: Endpoints) -> Routes:
+    """Intel's and NVIDIA's services, and whose roots their documents are under."""
+    return {
+        "/tdx/certification/v4/tcb": {"GET": tee.intel.tcb},
+        "/tdx/certification/v4/qe/identity": {"GET": tee.intel.enclave},
+        "/sgx/certification/v4/pckcrl": {"GET": tee.intel.platform_crl},
+        "/sgx/certification/v4/rootcacrl": {"GET": tee.intel.root_crl},
+        "/nras/v3/attest/gpu": {"POST": tee.nvidia.attest},
+        "/nras/.well-known/jwks.json": {"GET": tee.nvidia.keys},
+        "/_sim/tee/roots": {"GET": endpoints.roots},
     }

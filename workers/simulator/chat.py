@@ -16,6 +16,8 @@ from workers.simulator.problems import Problem, Refused
 from workers.simulator.profiles import Profile
 from workers.simulator.request import ChatRequest, read
 from workers.simulator.shape import Shape
+from workers.simulator.tap import Tap
+from workers.simulator.tee.tee import Tee
 
 NAMES = frozenset(["sim/echo", "sim/chat", "sim_echo", "sim_chat"])
 CALL_SECONDS = 3600.0  # nobody waits longer for a chat; bounds what a forgotten client can hold
@@ -34,9 +36,10 @@ class Order(NamedTuple):
 
 class Chat:
     def __init__(
-        self, *, ledger: Ledger, pacemaker: Pacemaker, faults: Faults, clock: Clock
+        self, *, ledger: Ledger, pacemaker: Pacemaker, faults: Faults, tee: Tee, clock: Clock
     ) -> None:
         self._ledger = ledger
+        self._tee = tee
         self._pacemaker = pacemaker
         self._faults = faults
         self._clock = clock
@@ -50,6 +53,7 @@ class Chat:
             await self._refuse(exchange, profile, refused.problem)
             return
         call = self._begin(exchange, profile, order)
+        exchange.tap = self._tee.tap(profile.name, order.request.model)
         ticket = self._ticket(exchange=exchange, profile=profile, order=order, call=call, body=body)
         await self._settle(delivery(ticket), order.fault)
 
@@ -64,7 +68,8 @@ class Chat:
         profile.check(exchange.headers, request)
         kind = kind_of(request.model)
         fault = None if kind is None else self._faults.find(kind)
-        if fault is None and request.model not in NAMES:
+        is_known = request.model in NAMES or self._tee.serves(profile.name, request.model)
+        if fault is None and not is_known:
             raise Refused(404, "The model does not exist.", code="model_not_found", param="model")
         return Order(request, answer(request), kind, fault)
 
@@ -139,5 +144,22 @@ class Chat:
             await sending.send()
         else:
             status = await fault(sending)
-        # No await since the last byte: who has read the answer finds it in the ledger.
+        # No await since the last byte: who has read the answer finds it in the ledger, and its
+        # signature with those who signed it.
         self._ledger.end(sending.ticket.call, status)
+        if sending.exchange.tap is not None and (
+            sending.ticket.call.stream or status == "completed"
+        ):
+            self._note(sending.ticket, sending.exchange.tap)
+
+    def _note(self, ticket: Ticket, tap: Tap) -> None:
+        call = ticket.call
+        self._tee.messages.note(
+            profile=ticket.profile.name,
+            call_id=call.call_id,
+            chat_id=ticket.profile.answer_id(call.call_id),
+            model=call.model or "",
+            body=ticket.body,
+            tap=tap,
+            streamed=call.stream,
+        )

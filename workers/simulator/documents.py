@@ -1,4 +1,8 @@
-"""POST embeddings and POST rerank: the same answer for the same document, every time."""
+"""POST embeddings and POST rerank: the same answer for the same document, every time.
+
+Embeddings have an id where a confidential machine answers, as vLLM gives them one: it is what
+their signature is asked for by.
+"""
 
 import base64
 import math
@@ -15,12 +19,14 @@ from workers.simulator.exchange import Exchange
 from workers.simulator.ledger import Call, Ledger
 from workers.simulator.problems import Refused
 from workers.simulator.profiles import Profile
+from workers.simulator.tee.tee import Tee
 
 EMBED_NAMES = frozenset({"sim/embed", "sim_embed"})
 RERANK_NAMES = frozenset({"sim/rerank", "sim_rerank"})
 DIMENSIONS = 16
 """Unless the request asks for another number."""
 
+Json = dict[str, object]
 Request = TypeVar("Request")
 Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
 Tokens = Annotated[list[int], msgspec.Meta(min_length=1)]
@@ -48,8 +54,9 @@ class RerankRequest(msgspec.Struct):
 class Documents:
     """Every call whose body was read whole is in the ledger."""
 
-    def __init__(self, *, ledger: Ledger) -> None:
+    def __init__(self, *, ledger: Ledger, tee: Tee) -> None:
         self._ledger = ledger
+        self._tee = tee
 
     async def embed(self, exchange: Exchange, profile: Profile) -> None:
         await self._serve(exchange, profile, _embedded)
@@ -61,7 +68,7 @@ class Documents:
         self,
         exchange: Exchange,
         profile: Profile,
-        answer: Callable[[bytes], tuple[str, int, object]],
+        answer: Callable[[bytes], tuple[str, int, Json]],
     ) -> None:
         body = await exchange.body()
         try:
@@ -74,7 +81,20 @@ class Documents:
             return
         call = self._begin(exchange, profile, model=model, tokens=tokens)
         headers = profile.headers(call.call_id)
-        await self._end(call, exchange.respond_json(200, document, headers=headers))
+        exchange.tap = tap = self._tee.tap(profile.name, model)
+        chat_id = str(document.get("id", f"embd-{call.call_id}"))
+        shown = document if tap is None else {"id": chat_id, **document}
+        await self._end(call, exchange.respond_json(200, shown, headers=headers))
+        if tap is not None:
+            self._tee.messages.note(
+                profile=profile.name,
+                call_id=call.call_id,
+                chat_id=chat_id,
+                model=model,
+                body=body,
+                tap=tap,
+                streamed=False,
+            )
 
     def _begin(
         self, exchange: Exchange, profile: Profile, *, model: str | None, tokens: int
@@ -98,7 +118,7 @@ class Documents:
         self._ledger.end(call, "completed" if call.model else "fault")
 
 
-def _embedded(body: bytes) -> tuple[str, int, object]:
+def _embedded(body: bytes) -> tuple[str, int, Json]:
     request = _read(body, EmbeddingRequest)
     _check_model(request.model, EMBED_NAMES)
     inputs = _inputs(request.input)
@@ -144,7 +164,7 @@ def _shown(vector: list[float], request: EmbeddingRequest) -> object:
     return base64.b64encode(array("f", vector).tobytes()).decode()
 
 
-def _ranked(body: bytes) -> tuple[str, int, object]:
+def _ranked(body: bytes) -> tuple[str, int, Json]:
     request = _read(body, RerankRequest)
     _check_model(request.model, RERANK_NAMES)
     texts = [one if isinstance(one, str) else one.text for one in request.documents]

@@ -9,6 +9,7 @@ import msgspec
 
 from workers.simulator.connection import EXTENSION, Connection
 from workers.simulator.problems import Refused
+from workers.simulator.tap import Tap
 
 # What ASGI itself says of its messages (asgi.readthedocs.io, "Applications").
 Message = MutableMapping[str, Any]
@@ -31,7 +32,7 @@ class Exchange:
     """`write` and `respond` raise ClientClosed once the client has gone. They block while the
     client reads slowly; the caller sets the deadline."""
 
-    __slots__ = ("_connection", "_receive", "_send", "headers", "method", "path", "query")
+    __slots__ = ("_connection", "_receive", "_send", "headers", "method", "path", "query", "tap")
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -41,6 +42,12 @@ class Exchange:
         self._connection: Connection = scope["extensions"][EXTENSION]["connection"]
         self._receive = receive
         self._send = send
+        self.tap: Tap | None = None
+        """Is told of every body byte that has left."""
+
+    @property
+    def last_segment(self) -> str:
+        return self.path.rpartition("/")[2]
 
     def header(self, name: str) -> str | None:
         value = self.headers.get(name.encode("latin-1"))
@@ -81,6 +88,8 @@ class Exchange:
         # While it waited for a slow reader, uvicorn drops the data of one that went away.
         if self._connection.lost:
             raise ClientClosed
+        if self.tap is not None:
+            self.tap.update(data)
 
     async def respond(
         self, status: int, body: bytes, *, kind: bytes = JSON, headers: Headers = ()

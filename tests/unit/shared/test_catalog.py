@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import shared
+from shared.caller import AttestationWish
 from shared.catalog import Catalog
 from shared.catalog_checks import CatalogInvalid
 from shared.document import seed_prices
@@ -32,6 +33,20 @@ provider = "sim"
 """
 
 
+ATTESTED = (
+    SIM.replace("{", "{{").replace("}", "}}")
+    + """
+[providers.vercel]
+type = "vercel"
+base_url = "http://vercel/v1"
+[models.t]
+tier = "{}"
+providers = [{{ provider = "{}", upstream_model = "y" }}]
+{}
+"""
+)
+
+
 @pytest.fixture
 def catalog() -> Catalog:
     return Catalog.from_toml(SIM)
@@ -42,6 +57,7 @@ def catalog() -> Catalog:
     [
         ("[providers.p]\nbase_url = = 1", "line 2"),
         ("[providers.p]\ntypo = 1", "providers.p.typo"),
+        ("[providers.p]\nattestation_shapes = ['near']", "providers...*attestation_shapes"),
         ("[queue]\nlane_capacity = 'many'", "queue.lane_capacity"),
         ("[models.m]\nproviders = []", "models.m"),
         ("[models.m]\nproviders = [{ provider = 'x', upstream_model = 'y' }]", "no provider 'x'"),
@@ -51,6 +67,25 @@ def catalog() -> Catalog:
         ("[cache]\nmax_entry_bytes = 0", "cache.max_entry_bytes"),
         ("[cache]\nmax_entry_bytes = 300_000_000\nmax_bytes = 1", "cache.max_entry_bytes"),
         ("[cache]\nmax_bytes = 1000", "cache.max_bytes"),
+        ("[queue]\nmax_receipt_backlog = 0", "max_receipt_backlog"),
+        ("[attestation]\ndrain_seconds = 0", "attestation.drain_seconds"),
+        ("[attestation]\npccs_url = 'pccs'", "attestation.pccs_url"),
+        ("[attestation]\nnras_url = 'ftp://nras'", "attestation.nras_url"),
+        ("[attestation]\nallowed_tcb = ['Revoked']", "attestation.allowed_tcb: 'Revoked'"),
+        ("[attestation]\nallowed_tcb = []", "attestation.allowed_tcb"),
+        ("[attestation]\ndemoted = ['tcb_status']", "attestation.demoted: 'tcb_status'"),
+        (ATTESTED.format("", "sim", "attestation = 'require'"), "models.t.attestation"),
+        (ATTESTED.format("", "sim", "attestation = 'record'"), "models.t.attestation"),
+        (ATTESTED.format("ZDR", "vercel", "attestation = 'require'"), "models.t.attestation"),
+        (ATTESTED.format("TEE", "near", "attestation = 'always'"), "models...*attestation"),
+        (ATTESTED.format("TEE", "near", "compose_hashes = ['abc']"), "models.t.compose_hashes"),
+        (ATTESTED.format("TEE", "near", "os_images = ['xyz']"), "models.t.os_images"),
+        (ATTESTED.format("TEE", "near", "os_images = ['ab']"), "models.t.os_images"),
+        (
+            ATTESTED.format("TEE", "near", "attestation = 'require'")
+            + "[attestation]\nreceipts = false",
+            "attestation.receipts",
+        ),
         (
             SIM + "[models.t]\ntier = 'TEE'\n"
             "providers = [{ provider = 'sim', upstream_model = 'y' }]",
@@ -186,3 +221,50 @@ def test_a_first_price_of_nobody_or_of_no_sense_is_refused(given: str, amount: s
 def test_a_first_price_survives_the_snapshot() -> None:
     catalog = Catalog.from_toml(SEEDED % ("m", "0.15"))
     assert Catalog.from_json(catalog.to_json()).document == catalog.document
+
+
+MODES = (
+    SIM
+    + """
+[models.tee]
+tier = "TEE"
+providers = [{ provider = "near", upstream_model = "t" }]
+[models.strict]
+tier = "TEE"
+attestation = "require"
+providers = [{ provider = "near", upstream_model = "s" }]
+[models.silent]
+tier = "TEE"
+attestation = "off"
+providers = [{ provider = "near", upstream_model = "n" }]
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("models", "wish", "mode"),
+    [
+        (["echo"], None, "off"),
+        (["echo"], "record", "off"),
+        (["echo"], "require", "require"),
+        (["tee"], None, "record"),
+        (["tee"], "require", "require"),
+        (["strict"], "record", "require"),
+        (["silent"], None, "off"),
+        (["silent"], "record", "record"),
+        (["silent", "tee"], None, "record"),
+        (["tee", "strict"], None, "require"),
+    ],
+)
+def test_the_strictest_of_models_and_key_decides_about_attestation(
+    models: list[str], wish: AttestationWish | None, mode: str
+) -> None:
+    document = Catalog.from_toml(MODES).document
+    assert document.attestation_of([document.models[name] for name in models], wish) == mode
+
+
+def test_without_receipts_only_what_is_required_stays() -> None:
+    text = MODES.replace('"require"', '"record"') + "[attestation]\nreceipts = false"
+    document = Catalog.from_toml(text).document
+    assert document.attestation_of([document.models["tee"]], "record") == "off"
+    assert document.attestation_of([document.models["tee"]], "require") == "require"

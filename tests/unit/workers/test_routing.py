@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
+from shared.attestation.roots import PRODUCTION
 from shared.catalog import Catalog
 from shared.clock import StillClock
 from shared.errors import NotFound
@@ -12,6 +14,8 @@ from shared.metrics import Metrics
 from shared.timeouts import Retries
 from tests.catalogs import a_catalog
 from tests.unit.workers.jobs import a_header
+from workers.attestation.fetcher import Fetcher
+from workers.attestation.target import Targets
 from workers.inference.breaker import Breaker
 from workers.inference.routing import CATALOGS_KEPT, Routing, RoutingTable, backoff
 from workers.providers.registry import Credentials
@@ -35,6 +39,13 @@ def lookup(name: str | None) -> SecretStr | None:
     return SecretStr("secret") if name == "KEY" else None
 
 
+TARGETS = Targets(
+    Credentials(lookup),
+    Fetcher(httpx.MockTransport(lambda _: httpx.Response(500))),
+    simulated=PRODUCTION,
+)
+
+
 def catalog(
     providers: Mapping[str, Mapping[str, object]] = PROVIDERS, models: Mapping[str, object] = MODELS
 ) -> Catalog:
@@ -47,6 +58,7 @@ def routing(of: Catalog | None = None, breakers: dict[str, Breaker] | None = Non
         Credentials(lookup),
         breakers={} if breakers is None else breakers,
         clock=StillClock(),
+        targets=TARGETS,
     )
 
 
@@ -150,7 +162,7 @@ class Shelf:
 
 
 def table_over(shelf: Shelf) -> RoutingTable:
-    return RoutingTable(shelf, Credentials(lookup), StillClock(), Metrics())
+    return RoutingTable(shelf, Credentials(lookup), StillClock(), Metrics(), TARGETS)
 
 
 async def test_a_catalog_is_asked_for_once() -> None:
@@ -197,7 +209,7 @@ async def test_a_provider_is_off_as_soon_as_the_catalog_in_force_says_so() -> No
 async def test_open_breakers_are_published() -> None:
     shelf = Shelf(catalog())
     metrics = Metrics()
-    table = RoutingTable(shelf, Credentials(lookup), StillClock(), metrics)
+    table = RoutingTable(shelf, Credentials(lookup), StillClock(), metrics, TARGETS)
     found = await table.routing(shelf.current.hash)
     assert found is not None
     _, (first, second) = found.routes("both", None)

@@ -1,10 +1,16 @@
 """One kept-alive HTTP/1.1 connection: writes a question, awaits its answer, keeps the deadlines."""
 
 import asyncio
+import hashlib
+import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Protocol, cast
 
 import httpx
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate
 from typing_extensions import override
 
 from workers.providers.http.deadline import Deadline
@@ -24,6 +30,10 @@ class StaleConnectionError(httpx.RemoteProtocolError):
     Most likely the server dropped it while idle and never saw the request; but that cannot be
     known, so nothing is sent again here. Whether to is the caller's retry policy.
     """
+
+
+class PeerNotAttested(httpx.ConnectError):
+    """The peer's key is none of those that were attested. Nothing of the request was sent."""
 
 
 class Owner(Protocol):
@@ -47,6 +57,26 @@ class NetworkStream:
 
     def get_extra_info(self, name: str) -> object:
         return self._transport.get_extra_info(name)
+
+    @cached_property
+    def spki(self) -> str:
+        """SHA-256 of the peer's SubjectPublicKeyInfo in hex; empty without TLS, or where its key is
+        of a kind we do not know. Read once: a connection's peer does not change."""
+        ssl_object = self.get_extra_info("ssl_object")
+        if not isinstance(ssl_object, ssl.SSLObject | ssl.SSLSocket):
+            return ""
+        der = ssl_object.getpeercert(binary_form=True)
+        return spki_of(der) if der else ""
+
+
+def spki_of(certificate: bytes) -> str:
+    """Of a certificate in DER; empty where it cannot be read."""
+    try:
+        key = load_der_x509_certificate(certificate).public_key()
+        info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        return ""
+    return hashlib.sha256(info).hexdigest()
 
 
 class Connection(asyncio.Protocol):

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from workers.providers.http.connection import Connection, Timeouts
+from workers.providers.http.connection import Connection, PeerNotAttested, Timeouts
 
 HTTP_PORT, HTTPS_PORT = 80, 443
+NO_PINS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,27 @@ class Pool:
     """
 
     def __init__(
-        self, *, host: str, port: int, ssl_context: ssl.SSLContext | None, limits: Limits
+        self,
+        *,
+        host: str,
+        port: int,
+        ssl_context: ssl.SSLContext | None,
+        limits: Limits,
+        pins: frozenset[str] = NO_PINS,
     ) -> None:
+        """`pins`: what the peer's key may be (`NetworkStream.spki`); none: any that has a name's
+        certificate."""
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
         self._limits = limits
+        self._pins = pins
         self._idle: list[Connection] = []  # the end is the youngest
         self._connections: set[Connection] = set()
         self._slots = 0  # open connections and dials
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._closed = False
+        self._retired = False
 
     @property
     def slots(self) -> int:
@@ -115,12 +126,19 @@ class Pool:
             raise httpx.ConnectTimeout(f"not within {seconds} s", request=request) from error
         except OSError as error:  # ssl.SSLError among them
             raise httpx.ConnectError(str(error), request=request) from error
+        self._check_peer(connection, request)
         # Lost already: it will not say so again, so it must not be counted nor written to.
         if not self._may_keep(connection):
             connection.close()
             raise httpx.ConnectError("closed right after connecting", request=request)
         self._connections.add(connection)
         return connection
+
+    def _check_peer(self, connection: Connection, request: httpx.Request) -> None:
+        """Right after the handshake, while nobody can write to it yet."""
+        if self._pins and connection.network_stream.spki not in self._pins:
+            connection.close()
+            raise PeerNotAttested("the peer's key is not an attested one", request=request)
 
     def _may_keep(self, connection: Connection) -> bool:
         return connection.usable and not self._closed
@@ -131,6 +149,9 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
+        if self._retired:
+            connection.close()
+            return
         self._idle.append(connection)
         connection.watch("idle", self._limits.idle_seconds)
 
@@ -149,6 +170,12 @@ class Pool:
                 waiter.set_result(None)  # the slot passes from hand to hand, still counted
                 return
         self._slots -= 1
+
+    def retire(self) -> None:
+        """Keeps no connection any more: idle ones are closed now, busy ones when they are done."""
+        self._retired = True
+        for connection in list(self._idle):
+            connection.close()
 
     def close(self) -> None:
         """Closes all, busy ones too. Those who wait for a connection are refused."""

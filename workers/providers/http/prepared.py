@@ -12,9 +12,12 @@ import httpx
 from typing_extensions import override
 
 from workers.providers.http.connection import NetworkStream
+from workers.providers.http.pool import NO_PINS
 from workers.providers.http.request import Origin, Question, origin_of, write_head
 from workers.providers.http.response import Answer
 
+PINS = "pins"
+"""The extension of an ordinary request that holds them."""
 OWN_LINES = b"x-client-request-id: %b\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -31,13 +34,21 @@ class Endpoint:
         self._head = write_head(bare).removesuffix(b"\r\n")
 
     def request(
-        self, content: bytes, *, row_id: str, timeouts: Mapping[str, float | None]
+        self,
+        content: bytes,
+        *,
+        row_id: str,
+        timeouts: Mapping[str, float | None],
+        pins: frozenset[str] = NO_PINS,
     ) -> httpx.Request:
-        """The call for one attempt. `row_id` is letters and digits: nothing else is checked here."""
+        """The call for one attempt. `row_id` is letters and digits: nothing else is checked here.
+
+        `pins`: it goes only to a peer with one of these keys (SHA-256 of its SPKI, in hex).
+        """
         if not (row_id.isalnum() and row_id.isascii()):
             raise httpx.LocalProtocolError("not sent: the row id is not letters and digits")
         head = self._head + OWN_LINES % (row_id.encode(), len(content))
-        return PreparedRequest(self, head, content, timeouts)
+        return PreparedRequest(self, head, content, timeouts, pins)
 
 
 class PreparedRequest(httpx.Request):
@@ -51,16 +62,18 @@ class PreparedRequest(httpx.Request):
         head: bytes,
         content: bytes,
         timeouts: Mapping[str, float | None],
+        pins: frozenset[str] = NO_PINS,
     ) -> None:
         # Not httpx's own constructor, which is what this class is there to spare.
         self.url = endpoint.url
         self.origin: Origin = endpoint.origin
         self.timeouts = timeouts
+        self.pins = pins
         self._head = head
-        self._body = content
+        self.body = content
 
     def question(self) -> Question:
-        return Question(self, self._head, self._body, None, len(self._body), False, True)
+        return Question(self, self._head, self.body, None, len(self.body), False, True)
 
     @cached_property
     @override
@@ -74,12 +87,21 @@ class PreparedRequest(httpx.Request):
     @cached_property
     @override
     def stream(self) -> httpx.ByteStream:  # type: ignore[override]
-        return httpx.ByteStream(self._body)
+        return httpx.ByteStream(self.body)
 
     @cached_property
     @override
     def extensions(self) -> dict[str, Any]:  # type: ignore[override]
-        return {"timeout": self.timeouts}
+        return {"timeout": self.timeouts, PINS: self.pins}
+
+
+def pinned(request: httpx.Request, pins: frozenset[str]) -> httpx.Request:
+    """The request, bound to peers with these keys."""
+    if isinstance(request, PreparedRequest):
+        request.pins = pins
+    else:
+        request.extensions[PINS] = pins
+    return request
 
 
 class LeanResponse(httpx.Response):
@@ -97,7 +119,15 @@ class LeanResponse(httpx.Response):
         self.stream = answer
         self._answer = answer
         self._request = answer.request
-        self._network_stream = network_stream
+        self.network_stream = network_stream
+
+    def header(self, name: bytes) -> bytes:
+        """One header's value, empty where there is none, without taking the others apart. `name` is
+        in lowercase."""
+        for one, value in self._answer.headers:
+            if len(one) == len(name) and one.lower() == name:
+                return value
+        return b""
 
     @cached_property
     @override
@@ -109,7 +139,7 @@ class LeanResponse(httpx.Response):
     def extensions(self) -> dict[str, Any]:  # type: ignore[override]
         return {
             "http_version": b"HTTP/" + self._answer.version.encode(),
-            "network_stream": self._network_stream,
+            "network_stream": self.network_stream,
         }
 
     @cached_property

@@ -61,6 +61,7 @@ def test_children_see_what_we_see_and_what_was_decided():
         addresses=ADDRESSES,
         secrets=SECRETS,
         simulator_url="http://127.0.0.1:9",
+        data_dir=Path("/data"),
     )
     assert environment == {
         **ADDRESSES,
@@ -69,11 +70,39 @@ def test_children_see_what_we_see_and_what_was_decided():
         "GATEWAY_SEAL_KEYS": "s",
         "GATEWAY_SIMULATOR_URL": "http://127.0.0.1:9",
         "GATEWAY_SIMULATOR_KEY": "k",
+        "GATEWAY_ATTESTATION_ROOTS": "/data/tee/roots.json",
         "GATEWAY_BOOTSTRAP_API_KEY": "false",
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def test_without_the_simulator_its_providers_stay_off():
-    environment = child_environment({}, addresses=ADDRESSES, secrets=SECRETS, simulator_url=None)
-    assert not any(name.startswith("GATEWAY_SIMULATOR") for name in environment)
+    environment = child_environment(
+        {}, addresses=ADDRESSES, secrets=SECRETS, simulator_url=None, data_dir=Path("/data")
+    )
+    told = ("GATEWAY_SIMULATOR", "GATEWAY_ATTESTATION_ROOTS")
+    assert not any(name.startswith(told) for name in environment)
+
+
+def test_roots_of_trust_that_somebody_named_are_kept():
+    environment = child_environment(
+        {"GATEWAY_ATTESTATION_ROOTS": "/theirs.json"},
+        addresses=ADDRESSES,
+        secrets=SECRETS,
+        simulator_url="http://127.0.0.1:9",
+        data_dir=Path("/data"),
+    )
+    assert environment["GATEWAY_ATTESTATION_ROOTS"] == "/theirs.json"
+
+
+def test_a_synthetic_tee_is_minted_once(tmp_path: Path):
+    command = formation(tmp_path).mint()
+    assert command is not None
+    assert command.argv[-3:] == ("workers.simulator", "mint", str(tmp_path / "tee"))
+    (tmp_path / "tee").mkdir()
+    (tmp_path / "tee" / "roots.json").touch()
+    assert formation(tmp_path).mint() is None
+
+
+def test_the_simulator_uses_the_tee_that_was_minted(tmp_path: Path):
+    assert formation(tmp_path).simulator(7).argv[-2:] == ("--tee", str(tmp_path / "tee"))

@@ -32,6 +32,7 @@ def a_key(**changes: Any) -> KeyInfo:
         "budget_started_at": None,
         "next_budget_reset_at": None,
         "spend_since": None,
+        "attestation": None,
     }
     return KeyInfo(**{**values, **changes})
 
