@@ -13,9 +13,11 @@ from shared.attestation.audit_checks import (
     check_log,
     check_policy,
     check_signature,
+    check_times,
 )
+from shared.attestation.claim import RESERIALISED
 from shared.attestation.export import Export, Hash, Kind, read_export
-from shared.attestation.factor import BY_WORD
+from shared.attestation.factor import BY_WORD, Factor
 from shared.attestation.policy import Policy
 from shared.attestation.roots import Roots
 from shared.attestation.session import examine
@@ -102,9 +104,18 @@ def audit(export: bytes, *, roots: Roots, now: float | None, terms: Terms = ANY)
             check_factors(document, again),
             check_label(document, again),
             check_policy(document, terms),
+            check_times(found),
         ),
-        request_link=_link(document.hashes.client_request, document.hashes.forwarded_request),
-        response_link=_link(document.hashes.client_response, document.hashes.upstream_response),
+        request_link=_link(
+            document.hashes.client_request,
+            document.hashes.forwarded_request,
+            _factor(again, "request_hash"),
+        ),
+        response_link=_link(
+            document.hashes.client_response,
+            document.hashes.upstream_response,
+            _factor(again, "response_hash"),
+        ),
         not_shown=tuple(_not_shown(log, terms)),
         notes=tuple(_notes(found, roots)),
     )
@@ -135,10 +146,16 @@ def _not_shown(log: Check, terms: Terms) -> Iterable[str]:
         yield "whose key signed it"
 
 
-def _link(client: Hash, signed: Hash) -> Link:
-    if not client.sha256 or not signed.sha256:
+def _link(client: Hash, wire: Hash, factor: Factor | None) -> Link:
+    """Nothing is linked where nothing was signed. A dump of an answer is the gateway's word for it."""
+    if factor is None or factor.status != "pass" or not client.sha256 or not wire.sha256:
         return "open"
-    return "bytes" if client == signed else "word"
+    is_raw = not factor.detail.startswith(RESERIALISED)
+    return "bytes" if client == wire and is_raw else "word"
+
+
+def _factor(verdict: Verdict, name: str) -> Factor | None:
+    return next((one for one in verdict.factors if one.name == name), None)
 
 
 def _notes(found: Export, roots: Roots) -> Iterable[str]:

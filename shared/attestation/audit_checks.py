@@ -22,6 +22,12 @@ class Check(msgspec.Struct, frozen=True):
     detail: str
 
 
+MOST_GATHERING_SECONDS = 300.0
+"""Between a report and its verification: collateral and tokens are fetched meanwhile."""
+MOST_LATE_SECONDS = 86_400.0
+"""Between a call's end and the report that was made for it, at the longest deadline there is."""
+
+
 # ---- the file
 
 
@@ -47,6 +53,21 @@ def check_signature(found: Export, known: Collection[str]) -> Check:
         return Check("gateway_signature", "fail", "the signature is not over this document")
     whose = "the given key" if known else f"key {key.hex()}, which the file itself names"
     return Check("gateway_signature", "pass", f"by {whose}")
+
+
+def check_times(found: Export) -> Check:
+    """Those that the gateway tells are held against each other: evidence outlives what it proves."""
+    document, log = found.document, found.log
+    if not document.evidence.report:
+        return Check("times", "skip", "there is no report")
+    gathering = document.verified_at - document.reported_at
+    if not 0 <= gathering <= MOST_GATHERING_SECONDS:
+        return Check("times", "fail", "it was not verified when its report was made")
+    if document.reported_at > document.ended_at + MOST_LATE_SECONDS:
+        return Check("times", "fail", "its report was made long after the call")
+    if log is not None and log.head.timestamp / 1000 < document.verified_at:
+        return Check("times", "fail", "the log is older than the receipt")
+    return Check("times", "pass", "call, report, verification and log follow one another")
 
 
 def _public_key(found: Export) -> bytes:

@@ -9,6 +9,7 @@ from shared.transcript import Transcript
 
 VLLM_PROXY = "phala"
 """The type of provider whose proxy signs another dump of a whole answer than it sends."""
+RESERIALISED = "reserialised"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,7 +48,7 @@ def _response(claim: Claim, transcript: Transcript) -> Factor:
     if claim.response == ours:
         return passed("response_hash", "signature", "raw: the bytes that were received")
     if _may_be_written_anew(transcript) and claim.response == transcript.reserialised_response:
-        why = "reserialised: the answer that was received, written as its proxy does"
+        why = f"{RESERIALISED}: the answer that was received, written as its proxy does"
         return passed("response_hash", "signature", why)
     return failed("response_hash", "signature", "it is signed for another answer")
 

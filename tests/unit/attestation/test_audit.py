@@ -77,7 +77,7 @@ def wrong(found: Audit) -> list[str]:
 @pytest.mark.parametrize("profile", ["near-direct", "phala"])
 def test_an_honest_receipt_comes_out_verified(profile: str, streamed: bool):
     found = audited(exported(minted(profile, streamed=streamed)))
-    assert [check.status for check in found.checks] == ["pass"] * 6
+    assert [check.status for check in found.checks] == ["pass"] * 7
     assert found.verdict.label == "verified"
     assert found.holds()
     assert found.not_shown == ()
@@ -86,6 +86,20 @@ def test_an_honest_receipt_comes_out_verified(profile: str, streamed: bool):
 def test_the_answer_that_a_proxy_writes_otherwise_is_known_from_the_file():
     found = audited(exported(minted("phala", model="tee-reserialised")))
     assert found.holds()
+    # What was signed is a dump that the gateway hashed: that it is this answer is its word.
+    assert (found.request_link, found.response_link) == ("bytes", "word")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"verified_at": 1.0},
+        {"verified_at": NOW + 301},
+        {"ended_at": 5.0, "started_at": 4.0},
+    ],
+)
+def test_times_that_do_not_follow_one_another_are_found(times: dict[str, Any]):
+    assert "times" in wrong(audited(exported(minted(), **times)))
 
 
 @pytest.mark.parametrize(("profile", "policy"), [("near", Policy()), ("aci-b", NO_GPU),

@@ -130,7 +130,7 @@ def test_it_can_be_read_by_programs(folder: Path):
     told = json.loads(found.output)
     assert (told["holds"], told["verdict"]["label"], told["synthetic"]) == (True, "verified", True)
     assert {check["name"] for check in told["checks"]} == {
-        "evidence", "gateway_signature", "log", "factors", "label", "policy"
+        "evidence", "gateway_signature", "log", "factors", "label", "policy", "times"
     }  # fmt: skip
     assert (told["not_shown"], told["laxer"]) == ([HOLDS, WHOSE], [])
     assert told["conclusion"].endswith(f"NOT SHOWN: {HOLDS}; {WHOSE}.")
