@@ -58,8 +58,8 @@ def pages(table: ScannerTable) -> Questions:
     """The first page, and the deepest that is asked for by number."""
     asked: dict[str, Callable[[], Awaitable[object]]] = {}
     for name in _wanted(0):
-        for which, skip in (("", 0), (f", page {MAX_PAGE}", DEEPEST)):
-            asked[f"scanner: {name}{which}"] = partial(_page, table, name, skip, count())
+        for which, skip, first in (("", 0, 0), (f", page {MAX_PAGE}", DEEPEST, 10)):
+            asked[f"scanner: {name}{which}"] = partial(_page, table, name, skip, count(first))
     return asked
 
 

@@ -23,7 +23,7 @@ from shared.money import ZERO
 REQUESTS = "scanner_requests"
 
 LEAST_ASKED = 100
-"""Where some attempts turn out to be outranked, the last ones of a page are not asked for singly."""
+"""Where some attempts turn out to be outranked, the last ones of a page need not be asked for."""
 TIMES_AT_ONCE = 2_000
 """A query's parameters are part of its address."""
 
@@ -46,7 +46,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     request_id: UUID
     created_at: datetime
     row_rank: int
-    is_of_function: bool
+    is_final: bool
     model: str
     creator: str
     application: str
@@ -54,8 +54,6 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     tier: str
     endpoint: str
-    attempt: int
-    """Its number: how many there were, until then."""
     streamed: bool
     cached: bool
     is_priced: bool
@@ -70,6 +68,11 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     def is_metered(self) -> bool:
         """It answered, or was billed."""
         return bool(self.row_rank >> 63)
+
+    @property
+    def attempt(self) -> int:
+        """Its number: how many there were, until then."""
+        return self.row_rank >> 51 & 0xFFF
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,13 +149,14 @@ class ScannerTable:
         """Of the requests that fit and are below `after`, those after the first `skip`."""
         needed = skip + limit + 1
         found: list[_Place] = []
+        asked = max(LEAST_ASKED, needed)
         while len(found) < needed:
-            asked = max(LEAST_ASKED, needed - len(found))
             lines = await self._lines(wanted, limit=asked, after=after)
             found += await self._fitting(wanted, lines)
             if len(lines) < asked:
                 break
             after = _Place(*lines[-1][:2]).cursor
+            asked *= 2  # many do not fit after all: retries that are not merged yet
         places = found[skip : skip + limit]
         more = places[-1].cursor if len(found) >= needed else None
         return Page(await self._shown(places), more)
@@ -240,7 +244,9 @@ class ScannerTable:
         )
         lines.sort(key=lambda line: line.row_rank)
         best = {line.request_id: line for line in lines}
-        costs = await self._costs([line for line in best.values() if line.is_of_function])
+        # Of others at most the attempt that counts is billed.
+        several = [line for line in best.values() if line.is_metered and not line.is_final]
+        costs = await self._costs(several)
         return [
             msgspec.structs.replace(line, cost_usd=costs.get(line.request_id, line.cost_usd))
             for line in map(best.get, [place.request_id for place in places])
@@ -248,7 +254,7 @@ class ScannerTable:
         ]
 
     async def _costs(self, requests: Collection[Shown]) -> dict[UUID, Decimal]:
-        """Of all attempts: of a function several are billed, of others at most the one that counts."""
+        """Of all attempts, where more than one may be billed."""
         if not requests:
             return {}
         times = [line.created_at for line in requests]
