@@ -14,8 +14,10 @@ from shared.errors import NotFound
 from shared.postgres.receipts import ReceiptStore, StoredReceipt
 from shared.postgres.transparency_log import LogReader
 
+WHEN = "A receipt appears within a second or so of its answer's end, while the background process runs."
 
-class Export(msgspec.Struct, frozen=True, kw_only=True):
+
+class ExportedReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """An exported receipt."""
 
     receipt: msgspec.Raw
@@ -64,13 +66,13 @@ class Archive:
 
     async def export(
         self, receipt_id: str, tenant: str | None = None, *, with_evidence: bool = True
-    ) -> Export:
+    ) -> ExportedReceipt:
         found = await self._find(receipt_id, tenant)
         if found.document is None:
             pending = msgspec.json.encode(identity_of(found.row))
-            return Export(receipt=msgspec.Raw(pending), evidence={}, log=None)
+            return ExportedReceipt(receipt=msgspec.Raw(pending), evidence={}, log=None)
         wanted = digests_in(_read(found.document)) if with_evidence else []
-        return Export(
+        return ExportedReceipt(
             receipt=msgspec.Raw(found.document),
             evidence=await self._receipts.evidence(wanted),
             log=await self._log_proof(found),
@@ -125,7 +127,7 @@ class Archive:
     async def _find(self, receipt_id: str, tenant: str | None) -> StoredReceipt:
         found = await self._receipts.find(receipt_id, tenant)
         if found is None:
-            raise NotFound(f"Receipt '{receipt_id}' not found", code="receipt_not_found")
+            raise NotFound(f"Receipt '{receipt_id}' not found. {WHEN}", code="receipt_not_found")
         return found
 
     async def _log_proof(self, found: StoredReceipt) -> LogProof | None:

@@ -77,9 +77,9 @@ async def run(gateway: Gateway, *, streams: int, rounds: int) -> int:
     for model in (PLAIN, ATTESTED):
         await burst(gateway, model, streams)  # warm
     ratios = [await compared(gateway, streams, number) for number in range(rounds)]
-    before = await settled(gateway)
+    before = await settled(gateway, (rounds + 1) * streams)
     await burst(gateway, ATTESTED, streams)
-    found = await settled(gateway)
+    found = await settled(gateway, (rounds + 2) * streams)
     late = found.late[len(before.late) :]
     p50, p99 = statistics.median(late), statistics.quantiles(late, n=100)[98]
     wanted = {"verified": (rounds + 2) * streams}
@@ -96,7 +96,8 @@ async def compared(gateway: Gateway, streams: int, number: int) -> float:
     with held(gateway):
         for model in (PLAIN, ATTESTED) if number % 2 else (ATTESTED, PLAIN):
             costs[model] = await burst(gateway, model, streams)
-    await settled(gateway)  # what collects them must not cost the next burst
+    # What collects them must not cost the next burst.
+    await settled(gateway, (number + 2) * streams)
     ratio = costs[ATTESTED] / costs[PLAIN]
     print(
         f"round {number + 1}: {costs[PLAIN]:.2f} ms of CPU a stream without receipts, "
@@ -166,8 +167,8 @@ async def one_stream(gateway: Gateway, model: str, number: int) -> None:
         raise BenchFailed(f"a stream was cut: {answer[:300]!r}")
 
 
-async def settled(gateway: Gateway) -> Settled:
-    """Once none is pending."""
+async def settled(gateway: Gateway, expected: int) -> Settled:
+    """Once there are so many, and none is pending."""
     engine = make_engine(gateway.ready.database_url, "test")
     query = text(
         "SELECT label, extract(epoch FROM settled_at - ended_at) AS late FROM receipts"
@@ -178,7 +179,8 @@ async def settled(gateway: Gateway) -> Settled:
         while True:
             async with engine.connect() as connection:
                 rows = (await connection.execute(query)).all()
-            if all(late is not None for _, late in rows) or time.monotonic() > deadline:
+            is_done = len(rows) >= expected and all(late is not None for _, late in rows)
+            if is_done or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
     finally:

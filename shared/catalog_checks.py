@@ -9,6 +9,7 @@ import msgspec
 
 from shared.account import RateLimits
 from shared.document import (
+    DEMOTABLE,
     TIER_OF_TYPE,
     Attestation,
     CacheBounds,
@@ -36,10 +37,7 @@ TCB_STATUSES = (
     "OutOfDate", "OutOfDateConfigurationNeeded",
 )  # fmt: skip
 """Intel's, but for `Revoked`, which nobody may allow."""
-DEMOTABLE = ("gpu_measurements",)
-"""NVIDIA's service may be out of reach; everything else is there or is not."""
-SHA256_DIGITS = 64
-HEX = re.compile("[0-9a-f]+")
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class CatalogInvalid(Exception):
@@ -124,9 +122,9 @@ def _check_attested(document: Document, name: str, model: Model) -> None:
         raise CatalogInvalid(f"{path}.attestation: a model without a tier has nothing to record")
     if mode == "require" and not document.attestation.receipts:
         raise CatalogInvalid(f"{path}.attestation: 'require' needs attestation.receipts")
-    for field, size in (("compose_hashes", SHA256_DIGITS), ("os_images", None)):
+    for field in ("compose_hashes", "os_images"):
         for given in getattr(model, field):
-            if not HEX.fullmatch(given) or len(given) != (size or len(given)):
+            if not SHA256.fullmatch(given):
                 raise CatalogInvalid(f"{path}.{field}: {given!r} is no hash in lowercase hex")
 
 

@@ -18,7 +18,13 @@ from shared.timeouts import Retries, Timeouts
 
 Tier = Literal["TEE", "ZDR", ""]
 ProviderType = Literal["openai", "near", "phala", "vercel"]
+ReportShape = Literal[
+    "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
+]  # fmt: skip
+"""What attestation reports look like."""
 AttestationMode = Literal["off", "record", "require"]
+DEMOTABLE = ("gpu_measurements",)
+"""NVIDIA's service may be out of reach; everything else is there or is not."""
 LANE_COUNT = 4
 ROWS_PER_JOB = 4
 """Spend rows a job may write, at least: two attempts at each of two providers."""
@@ -54,6 +60,10 @@ class Provider(_Table, frozen=True):
     evidence_url_env: str | None = None
     """Of a simulated provider: the environment variable with the address that collateral and GPU tokens
     come from. Its machines are judged by `GATEWAY_ATTESTATION_ROOTS`, and nobody else's are."""
+    attestation_shapes: tuple[ReportShape, ...] = ()
+    """Of the reports it may prove itself by; empty: any but those of resold nodes."""
+    tls_key_required: bool = False
+    """Whether its reports must attest the TLS key that prompts go to."""
     timeouts: Timeouts = Timeouts()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
@@ -91,7 +101,7 @@ class Model(_Table, frozen=True):
     compose_hashes: tuple[str, ...] = ()
     """Of the applications that are known to serve it; empty: no list is kept."""
     os_images: tuple[str, ...] = ()
-    """Of the images that are known to run them."""
+    """Of the operating systems that are known to run them: SHA-256 of MRTD, RTMR0, RTMR1 and RTMR2."""
 
     @property
     def attestation_mode(self) -> AttestationMode:

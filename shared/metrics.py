@@ -194,7 +194,10 @@ class Metrics:
             registry=r,
         )
         self.receipts_under_way = Gauge(
-            "gateway_receipts_under_way", "Receipts this process is making.", registry=r
+            "gateway_receipts_under_way",
+            "Receipts this process is making.",
+            of_one_role=True,
+            registry=r,
         )
         self.attestation_sessions = Counter(
             "gateway_attestation_sessions_total",
@@ -210,7 +213,10 @@ class Metrics:
             registry=r,
         )
         self.log_size = Gauge(
-            "gateway_transparency_log_size", "Receipts in the transparency log.", registry=r
+            "gateway_transparency_log_size",
+            "Receipts in the transparency log, told by background processes.",
+            of_one_role=True,
+            registry=r,
         )
         # stores, sampled by whoever answers /metrics
         self.lane_depth = Gauge(
@@ -224,6 +230,12 @@ class Metrics:
         )
         self.spend_backlog = Gauge(
             "gateway_spend_backlog", "Spend rows waiting for ClickHouse.", ["shard"], registry=r
+        )
+        self.receipt_backlog = Gauge(
+            "gateway_receipt_backlog",
+            "Entries of transcripts whose receipts are not made yet.",
+            ["shard"],
+            registry=r,
         )
         self.sealed_bytes = Gauge(
             "gateway_sealed_bytes",

@@ -58,6 +58,8 @@ class Family(Collector, Generic[Child]):
     """One metric with all its combinations of labels. Label values must be bounded by the caller."""
 
     kind: str
+    _shown_unset = True
+    """Without labels it is there from the start."""
 
     def __init__(
         self, name: str, sentence: str, labels: Sequence[str] = (), *, registry: CollectorRegistry
@@ -91,8 +93,8 @@ class Family(Collector, Generic[Child]):
     @override
     def collect(self) -> Iterable[Metric]:
         metric = Metric(self.name, self.sentence, self.kind)
-        if not self.label_names:
-            self.labels()  # a metric without labels is there from the start
+        if not self.label_names and self._shown_unset:
+            self.labels()
         for values, child in self._children.items():
             own = dict(zip(self.label_names, map(str, values), strict=True))
             for ending, further, value in self._samples(child):
@@ -123,9 +125,16 @@ class Counter(Family[Number]):
 
 
 class Gauge(Family[Number]):
-    """Goes up and down."""
+    """Goes up and down. `of_one_role`: shown by processes that have set it, for others know nothing."""
 
     kind = "gauge"
+
+    def __init__(
+        self, name: str, sentence: str, labels: Sequence[str] = (), *,
+        of_one_role: bool = False, registry: CollectorRegistry,
+    ) -> None:  # fmt: skip
+        self._shown_unset = not of_one_role
+        super().__init__(name, sentence, labels, registry=registry)
 
     @override
     def _child(self) -> Number:

@@ -74,7 +74,9 @@ def minted(
     report = report_of(source, profile, query, model)
     nras = nras_of(source, report)
     return Minted(
-        transcript=transcript(source, model=model, response=response, streamed=streamed),
+        transcript=transcript(
+            source, profile=profile, model=model, response=response, streamed=streamed
+        ),
         evidence=Evidence(
             nonce=nonce,
             report=report,
@@ -88,7 +90,9 @@ def minted(
     )
 
 
-def transcript(source: Tee, *, model: str, response: bytes, streamed: bool) -> Transcript:
+def transcript(
+    source: Tee, *, profile: str, model: str, response: bytes, streamed: bool
+) -> Transcript:
     """`reserialised_response` is set for whole answers, as a worker does for vllm-proxy."""
     dumped = "" if streamed else json.dumps(json.loads(response))
     spki = source.pki.tls_spki_sha256 if source.ends_tls else ""
@@ -99,7 +103,7 @@ def transcript(source: Tee, *, model: str, response: bytes, streamed: bool) -> T
         user="ada",
         model="simulated",
         provider="simulator",
-        provider_type="near",
+        provider_type="near" if profile.startswith("near") else "phala",
         upstream_model=model,
         config_hash="c",
         endpoint="chat.completions",

@@ -123,7 +123,8 @@ if __name__ == "__main__":
     logger = structlog.get_logger()
     try:
         started.seal_key_bytes()
-    except ValueError as error:
+        configured(started.attestation_roots)
+    except (OSError, ValueError) as error:
         logger.error(str(error), action="not_configured")
         sys.exit(1)
     try:

@@ -7,6 +7,7 @@ travel as MessagePack: arq's own pickles would run what a stranger put into Valk
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
@@ -135,12 +136,18 @@ async def main() -> None:
     settings, process = Settings(), new_id()
     logs.set_up("background", settings.log_level)
     structlog.contextvars.bind_contextvars(process=process)
+    try:
+        key = receipt_key(settings.receipt_seeds(), settings.seal_key_bytes())
+        simulated, webhook = configured(settings.attestation_roots), webhook_of(settings)
+    except (OSError, ValueError) as error:
+        log.error(str(error), action="not_configured")
+        sys.exit(1)
     valkey_url = settings.valkey_url.get_secret_value()
     shards = [ShardKeys(shard) for shard in range(settings.shards)]
     keeper, metrics = Housekeeper.connect(valkey_url, shards, process), Metrics()
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value())
     engine = make_engine(settings.database_url.get_secret_value(), "background")
-    windows, webhook = WindowStore(engine), webhook_of(settings)
+    windows = WindowStore(engine)
     client = Client(valkey_url, name=f"background-{process[-8:]}")
     events = BudgetEvents(EventStream(client, shards, process), windows, webhook, metrics)
     receipts = Receipts(
@@ -149,8 +156,8 @@ async def main() -> None:
         process=process,
         engine=engine,
         credentials=Credentials(settings.secret),
-        key=receipt_key(settings.receipt_seeds(), settings.seal_key_bytes()),
-        simulated=configured(settings.attestation_roots),
+        key=key,
+        simulated=simulated,
         clock=SystemClock(),
         metrics=metrics,
         lease_seconds=settings.lease_seconds,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
@@ -22,8 +22,8 @@ from shared.settings import Settings
 class Range(BaseModel):
     """The time a command looks at."""
 
-    start: Moment = EPOCH
-    end: Moment = END_OF_TIME
+    start: Moment = Field(default=EPOCH, alias="from")
+    end: Moment = Field(default=END_OF_TIME, alias="to")
 
 
 def backfill(
@@ -38,7 +38,7 @@ def backfill(
 
     Hours whose rows are not kept any more keep their sums.
     """
-    asked = checked(Range, start=start, end=end)
+    asked = checked(Range, **{"from": start, "to": end})
     try:
         work = _recompute(settings_for(data_dir), asked.start, asked.end, say=typer.echo)
         hours, changed = asyncio.run(work)

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from api.cli.catalog_diff import differences
-from api.cli.environment import settings_for
+from api.cli.environment import has_key, settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
 from shared.catalog import Catalog
 from shared.catalog_checks import CatalogInvalid
@@ -19,7 +19,6 @@ from shared.postgres.audit import GATEWAY
 from shared.postgres.catalogs import CatalogStore
 from shared.postgres.pricing import PriceStore
 from shared.postgres.session import PostgresAway, open_postgres
-from shared.settings import Settings
 
 FREE_DRY_RUNS = """\
 note: models have prices, and dry runs are free for every key; set dryrun.allow = "scoped" where
@@ -43,14 +42,14 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(family, name="config")
 
 
-def check(file: File = None) -> None:
+def check(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Read a catalog, and say what is wrong with it or which hash it has. Changes nothing."""
     catalog = _loaded(file)
     document = catalog.document
     typer.echo(
         f"{catalog.hash}: {len(document.models)} models, {len(document.providers)} providers"
     )
-    _note_what_is_off(document)
+    _note_what_is_off(document, data_dir)
     if document.dryrun.allow == "all" and has_prices(document):
         typer.echo(FREE_DRY_RUNS, err=True)
 
@@ -68,7 +67,7 @@ def apply(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     typer.echo(f"{catalog.hash} is active")
     for key in seeded:
         typer.echo(f"{key} has its first price")
-    _note_what_is_off(catalog.document)
+    _note_what_is_off(catalog.document, data_dir)
 
 
 def diff(file: File = None, *, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
@@ -115,14 +114,13 @@ def _loaded(file: Path | None) -> Catalog:
         raise typer.Exit(1) from None
 
 
-def _note_what_is_off(document: Document) -> None:
+def _note_what_is_off(document: Document, data_dir: Path) -> None:
     """What a reader of the file would not see: nothing of it is an error."""
     if not document.models:
         typer.echo("note: there is no model in it", err=True)
-    secret = Settings().secret
     for name, provider in document.providers.items():
         variable = provider.api_key_env
-        if provider.enabled and variable is not None and secret(variable) is None:
+        if provider.enabled and variable is not None and not has_key(variable, data_dir):
             typer.echo(f"note: provider {name} is off while {variable} is not set", err=True)
 
 

@@ -18,6 +18,17 @@ def inherited() -> dict[str, str]:
     return dict(os.environ)  # noqa: TID251 - composes child environments; see the doc-string
 
 
+SIMULATOR_KEY = "GATEWAY_SIMULATOR_KEY"
+
+
+def has_key(variable: str, data_dir: Path) -> bool:
+    """Whether a provider's key is set: here, or by the gateway on `data_dir` for its simulator."""
+    if Settings().secret(variable) is not None:
+        return True
+    ready = read_ready(data_dir) if variable == SIMULATOR_KEY else None
+    return ready is not None and ready.simulator_url is not None
+
+
 def settings_for(data_dir: Path) -> Settings:
     """Settings whose addresses come from the environment, else from the gateway on `data_dir`.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.child import Command
+from api.cli.environment import SIMULATOR_KEY
 from api.cli.secrets import Secrets
 
 DRAIN_ORDER = ("api", "worker", "metering", "background", "simulator")
@@ -115,7 +116,7 @@ def child_environment(
     }
     if simulator_url is not None:
         decided["GATEWAY_SIMULATOR_URL"] = simulator_url
-        decided["GATEWAY_SIMULATOR_KEY"] = secrets.simulator_key
+        decided[SIMULATOR_KEY] = secrets.simulator_key
         # Whoever names roots of trust of his own means them.
         decided["GATEWAY_ATTESTATION_ROOTS"] = inherited.get(
             "GATEWAY_ATTESTATION_ROOTS", str(tee_directory(data_dir) / ROOTS_FILE)

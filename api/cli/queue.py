@@ -1,4 +1,4 @@
-"""`gateway queue`: what waits, what runs, who holds it, and what ClickHouse does not have yet."""
+"""`gateway queue`: what waits, what runs, who holds it, and what waits behind it."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -70,7 +70,9 @@ def shard_text(view: ShardView) -> str:
     rows = [HEAD, *(_row(lane) for lane in view.lanes)]
     totals = (
         f"buried {view.buried}   sealed bytes {view.sealed_bytes}   "
-        f"spend backlog {view.spend_backlog}   spend quarantined {view.spend_quarantined}"
+        f"spend backlog {view.spend_backlog}   spend quarantined {view.spend_quarantined}   "
+        f"receipt backlog {view.receipt_backlog}   "
+        f"receipts quarantined {view.receipts_quarantined}"
     )
     return f"shard {view.shard}\n{_table(rows)}\n{totals}\n"
 

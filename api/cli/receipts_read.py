@@ -11,13 +11,14 @@ from api.cli.store import checked, fail, in_store, show, table
 from api.cli.usage_list import Range
 from api.receipt_archive import Archive
 from api.receipt_entry import entry_of
+from shared.attestation.export import Kind
 from shared.postgres.budgets import parse_uuid
 from shared.postgres.engine import Engine
 from shared.postgres.receipts import Cursor, ReceiptFilter, ReceiptRow, ReceiptStore
 from shared.postgres.transparency_log import LogReader
 
 PAGE = 1000
-HEAD = ("receipt", "began", "label", "model", "provider", "why")
+HEAD = ("receipt", "request", "began", "kind", "label", "model", "provider", "why")
 
 Filter = Annotated[str | None, typer.Option(help="Of this one alone.")]
 
@@ -28,6 +29,7 @@ def list_receipts(
         Literal["pending", "verified", "gateway_only", "failed", "n/a"] | None,
         typer.Option(help="Of this label alone."),
     ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Of this kind alone.")] = None,
     model: Filter = None,
     provider: Filter = None,
     tenant: Filter = None,
@@ -41,12 +43,12 @@ def list_receipts(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """List receipts, newest first: by when their calls began."""
-    moments = checked(Range, start=start, end=end)
+    moments = checked(Range, **{"from": start, "to": end})
     request_id = None if request is None else parse_uuid(request)
     if request is not None and request_id is None:
         fail("request: not an id")
     wanted = ReceiptFilter(
-        tenant=tenant, label=status, model=model, provider=provider, request_id=request_id,
+        tenant=tenant, label=status, kind=kind, model=model, provider=provider, request_id=request_id,
         since=moments.start, until=moments.end,
     )  # fmt: skip
 
@@ -100,4 +102,5 @@ async def _rows(store: ReceiptStore, wanted: ReceiptFilter, limit: int) -> list[
 def _line(row: ReceiptRow) -> tuple[str, ...]:
     why = ": ".join(part for part in (row.reason, row.detail) if part)
     began = f"{row.started_at:%Y-%m-%d %H:%M:%S}"
-    return (str(row.receipt_id), began, row.label, row.model, row.provider, why or "-")
+    ids = (str(row.receipt_id), str(row.request_id))
+    return (*ids, began, row.kind, row.label, row.model, row.provider, why or "-")

@@ -2,31 +2,26 @@
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 import typer
 
-from api.cli.store import show, table
-from shared.attestation.audit import Audit, Link, audit
+from api.cli.receipts_scorecard import conclusion, scorecard
+from api.cli.store import show
+from shared.attestation.audit import Audit, audit
 from shared.attestation.export import Kind, NotAReceipt
-from shared.attestation.factor import Factor
 from shared.attestation.roots import PRODUCTION, Roots, load
+from shared.attestation.terms import Terms
+from shared.catalog_checks import TCB_STATUSES
 
 STDIN = Path("-")
 UNREADABLE = 2
 KEY_DIGITS = 64
-_LINKS: dict[Link, str] = {
-    "bytes": "the client's own bytes are what is signed",
-    "word": "other bytes than the client's are signed: for the step between them, the gateway's word",
-    "open": "not all of the bytes were hashed",
-}
 
 
-def verify(
+def verify_receipt(
     file: Annotated[
         Path, typer.Argument(help="The receipt, as `GET /v1/receipts/{id}` gives it; `-`: stdin.")
     ],
@@ -43,6 +38,24 @@ def verify(
         str | None,
         typer.Option(help="The gateway's public key as hex; several with commas between."),
     ] = None,
+    require_log: Annotated[
+        bool,
+        typer.Option("--require-log", help="Fail without a proof that the gateway's log holds it."),
+    ] = False,
+    policy: Annotated[
+        Literal["receipt", "default"],
+        typer.Option(help="Judge by the gateway's choice in the receipt, or by the default."),
+    ] = "receipt",
+    allowed_tcb: Annotated[
+        str | None, typer.Option(help="Intel's statuses that you accept, with commas between.")
+    ] = None,
+    no_demoted: Annotated[
+        bool, typer.Option("--no-demoted", help="Need every factor, whatever the receipt's policy.")
+    ] = False,
+    accept_policy: Annotated[
+        bool,
+        typer.Option("--accept-policy", help="Take a receipt's policy that is laxer than default."),
+    ] = False,
     allow_synthetic: Annotated[
         bool, typer.Option("--allow-synthetic", help="Take test roots, which prove nothing.")
     ] = False,
@@ -53,62 +66,34 @@ def verify(
 ) -> None:
     """Judge a receipt again from its file, with roots of your own, and print every factor.
 
-    Needs no network, and says what rests on the gateway's word. Exits with 0 only if the receipt is
-    verified and all in it comes out again, with 1 if not, with 2 if there is nothing to read.
+    Needs no network. Exits with 0 only if the receipt is verified and all in it comes out again; the
+    last line says what is not shown. With 1 if not, with 2 if there is nothing to read.
     """
     if now is not None and not math.isfinite(now):
         _unreadable("--now takes seconds since 1970")
+    terms = Terms(
+        gateway_keys=_keys(gateway_key), require_log=require_log,
+        default_policy=policy == "default", allowed_tcb=_statuses(allowed_tcb),
+        no_demoted=no_demoted, accept_policy=accept_policy,
+    )  # fmt: skip
+    if require_log and not terms.gateway_keys:
+        _unreadable("--require-log needs --gateway-key: anybody can sign a log with another key")
     trusted = _roots(roots, allow_synthetic=allow_synthetic)
     try:
-        found = audit(_read(file), roots=trusted, now=now, gateway_key=_keys(gateway_key))
+        found = audit(_read(file), roots=trusted, now=now, terms=terms)
     except NotAReceipt as error:
-        _unreadable(f"{_clean(str(file))}: {_clean(str(error))}")
-    if as_json:
-        show(_document(found, kind))
-    else:
-        for line in scorecard(found, kind):
-            typer.echo(_clean(line))
+        _unreadable(f"{file}: {error}")
+    _print(found, kind, as_json=as_json)
     raise typer.Exit(0 if found.holds(kind) else 1)
 
 
-def scorecard(found: Audit, kind: Kind) -> Iterator[str]:
-    """One line for each factor and each check of the file, then what it comes to."""
-    yield f"receipt   {found.receipt_id}"
-    yield f"request   {found.request_id}"
-    yield f"model     {found.model} as {found.upstream_model}, by {found.provider}"
-    yield f"judged    {_time(found.verified_at)}, roots {found.roots}"
-    yield ""
-    yield from _factors(found.verdict.factors)
-    yield ""
-    rows = [(check.status, check.name, check.detail) for check in found.checks]
-    yield from table(("status", "of the file", "detail"), rows)
-    yield ""
-    if found.kind != "zdr":
-        yield f"request:  {_LINKS[found.request_link]}."
-        yield f"answer:   {_LINKS[found.response_link]}."
-    yield from found.notes
-    yield _conclusion(found, kind)
-
-
-def _factors(factors: Iterable[Factor]) -> list[str]:
-    rows = [(one.status, one.name, one.source, one.detail) for one in factors]
-    return table(("status", "factor", "source", "detail"), rows) if rows else ["no factors"]
-
-
-def _conclusion(found: Audit, kind: Kind) -> str:
-    label = found.verdict.label
-    told = f"{label} ({found.verdict.detail})" if found.verdict.detail else label
-    if found.holds(kind):
-        loud = "SYNTHETIC, NO PROOF: " if found.synthetic else ""
-        return f"{loud}{told}; all of it comes out again."
-    if found.kind != kind:
-        return f"NOT VERIFIED: this is a receipt of kind {found.kind}."
-    wrong = [check.name for check in found.checks if check.status == "fail"]
-    return f"NOT VERIFIED: {told}" + (f"; fails: {', '.join(wrong)}." if wrong else ".")
-
-
-def _document(found: Audit, kind: Kind) -> object:
-    return {**msgspec.to_builtins(found), "holds": found.holds(kind)}
+def _print(found: Audit, kind: Kind, *, as_json: bool) -> None:
+    if as_json:
+        told = {"holds": found.holds(kind), "conclusion": conclusion(found, kind)}
+        show({**msgspec.to_builtins(found), **told})
+        return
+    for line in scorecard(found, kind):
+        typer.echo(_clean(line))
 
 
 def _roots(path: Path | None, *, allow_synthetic: bool) -> Roots:
@@ -123,13 +108,22 @@ def _roots(path: Path | None, *, allow_synthetic: bool) -> Roots:
     return found
 
 
-def _keys(given: str | None) -> str | None:
+def _keys(given: str | None) -> frozenset[str]:
     if given is None:
-        return None
+        return frozenset()
     keys = [one.strip().lower().removeprefix("0x") for one in given.split(",")]
     if any(len(one) != KEY_DIGITS or set(one) - set("0123456789abcdef") for one in keys):
         _unreadable(f"--gateway-key takes keys of {KEY_DIGITS} hex digits")
-    return ",".join(keys)
+    return frozenset(keys)
+
+
+def _statuses(given: str | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    found = tuple(one.strip() for one in given.split(","))
+    if unknown := [one for one in found if one not in TCB_STATUSES]:
+        _unreadable(f"--allowed-tcb: '{unknown[0]}' is none of {', '.join(TCB_STATUSES)}")
+    return found
 
 
 def _read(file: Path) -> bytes:
@@ -140,17 +134,10 @@ def _read(file: Path) -> bytes:
 
 
 def _unreadable(message: str) -> NoReturn:
-    typer.echo(f"gateway: {message}", err=True)
+    typer.echo(f"gateway: {_clean(message)}", err=True)
     raise typer.Exit(UNREADABLE)
 
 
 def _clean(line: str) -> str:
     """A file that nobody trusts does not write control sequences to a terminal."""
     return "".join(one if one.isprintable() else "?" for one in line)
-
-
-def _time(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds} s"

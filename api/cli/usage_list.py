@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.cli.environment import settings_for
 from api.cli.options import DEFAULT_DATA_DIR, DataDir
@@ -31,8 +31,8 @@ Filter = Annotated[str | None, typer.Option(help="Of this one alone.")]
 class Range(BaseModel):
     """The time a command looks at."""
 
-    start: Moment | None = None
-    end: Moment | None = None
+    start: Moment | None = Field(default=None, alias="from")
+    end: Moment | None = Field(default=None, alias="to")
 
 
 def list_usage(
@@ -61,7 +61,7 @@ def list_usage(
     """List what was asked for, newest first: one entry for each request."""
     if tag is not None and not tag.partition("=")[1]:
         fail("tag: must be `name=value`")
-    moments = checked(Range, start=start, end=end)
+    moments = checked(Range, **{"from": start, "to": end})
     wanted = asked(
         start_date=moments.start, end_date=moments.end, api_key_id=key, model=model,
         provider=provider, tier=tier, endpoint=endpoint, status=status, tag=tag, tenant=tenant,

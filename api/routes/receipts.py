@@ -12,12 +12,16 @@ from api.receipt_entry import entry_of
 from api.schemas.bodies import AtTime, InPath, Limit, Wanted
 from api.schemas.receipts import documented
 from api.usage_query import wrong
+from shared.attestation.export import Kind
 from shared.caller import Caller
 from shared.postgres.receipts import Cursor, ReceiptFilter
 
 Status = Annotated[
     Literal["pending", "verified", "gateway_only", "failed", "n/a"] | None,
     Query(description="The label."),
+]
+OfKind = Annotated[
+    Kind | None, Query(description="A proof, a policy record, or a call that was not made.")
 ]
 RequestId = Annotated[uuid.UUID | None, Query(description="An answer's `x-request-id`.")]
 TreeSize = Annotated[int | None, Query(ge=1, le=2**53, description="Of the newest head, else.")]
@@ -39,6 +43,7 @@ def router(attested: Attested, prefix: str) -> APIRouter:
         *,
         caller: Caller = reader,
         status: Status = None,
+        kind: OfKind = None,
         model: Wanted = None,
         provider: Wanted = None,
         request_id: RequestId = None,
@@ -52,6 +57,7 @@ def router(attested: Attested, prefix: str) -> APIRouter:
         wanted = ReceiptFilter(
             tenant=tenant_of(caller),
             label=status,
+            kind=kind,
             model=model,
             provider=provider,
             request_id=request_id,

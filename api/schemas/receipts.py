@@ -6,6 +6,7 @@ from api.schemas.errors import answer, refusals
 from api.schemas.management import COUNTER, MAYBE_MOMENT, MAYBE_STRING, MOMENT
 from api.schemas.terms import BOOLEAN, NUMBER, OBJECT, STRING, Json
 
+REASONS = ["", "evidence_invalid", "evidence_unavailable"]
 LABELS = ["pending", "verified", "gateway_only", "failed", "n/a"]
 USUAL = ("401", "403", "422", "503", "504")
 _HEX: Json = {**STRING, "pattern": "^[0-9a-f]*$"}
@@ -51,7 +52,7 @@ _ENTRY: Json = {
     "started_at": MOMENT,
     "ended_at": MOMENT,
     "settled_at": MAYBE_MOMENT,
-    "reason": {"enum": ["", "evidence_invalid", "evidence_unavailable"]},
+    "reason": {"enum": REASONS},
     "detail": STRING,
     "session_id": _or_null(_ID),
     "log_index": {"type": ["integer", "null"], "minimum": 0},
@@ -67,6 +68,65 @@ _FACTOR = _object(
         "detail": STRING,
     }
 )
+_DIGEST = _object({"sha256": _HEX, "size": COUNTER})
+_TEXTS: Json = {
+    "report": STRING,
+    "collateral": {"type": "object", "additionalProperties": STRING},
+    "nras": STRING,
+    "nras_keys": STRING,
+}
+_STRINGS: Json = {"type": "array", "items": STRING}
+_POLICY = _object(
+    {
+        "allowed_tcb": _STRINGS,
+        "demoted": _STRINGS,
+        "report_seconds": NUMBER,
+        "compose_hashes": _STRINGS,
+        "os_images": _STRINGS,
+        "has_gpu": BOOLEAN,
+        "tls_key_required": BOOLEAN,
+        "shapes": _STRINGS,
+        "attestation": {"enum": ["record", "require"]},
+    }
+)
+_ZDR = _object(
+    {
+        "note": {"const": "contract, not proof"},
+        "zero_data_retention": BOOLEAN,
+        "disallow_prompt_training": BOOLEAN,
+        "generation_id": STRING,
+        "final_provider": STRING,
+        "attempts": COUNTER,
+        "planning": STRING,
+        "cost": STRING,
+    }
+)
+_WIRES = ("client_request", "forwarded_request", "upstream_response", "client_response")
+_SETTLED: Json = {
+    "format": {"const": "ollm-receipt/1"},
+    "provider_type": STRING,
+    "reported_at": NUMBER,
+    "verified_at": NUMBER,
+    "reason": {"enum": REASONS},
+    "detail": STRING,
+    "factors": {"type": "array", "items": _FACTOR},
+    "policy": _POLICY,
+    "complete": BOOLEAN,
+    "cause": STRING,
+    "hashes": _object(dict.fromkeys(_WIRES, _DIGEST)),
+    "reserialised_response": _HEX,
+    "nonce": _HEX,
+    "evidence": _object({**_TEXTS, "signature": STRING}),
+    "session_id": {**STRING, "description": "A UUID, or empty."},
+    "let_out_under": {"type": "array", "items": _ID},
+    "tls": _object({"host": STRING, "spki": _HEX}),
+    "zdr": {**_ZDR, "description": "Of a policy record alone."},
+    "roots": _object({"name": STRING, "sha256": _HEX, "synthetic": BOOLEAN}),
+    "software": _object({"gateway": STRING, "dcap_qvl": STRING}),
+    "gateway_signature": _object(
+        {"alg": {"const": "ed25519"}, "key_id": _HEX, "public_key": _HEX, "value": _HEX}
+    ),
+}
 _HEAD = _object(
     {
         "tree_size": COUNTER,
@@ -84,14 +144,6 @@ _KEY = _object(
         "first_used_at": MAYBE_MOMENT,
     }
 )
-_DIGESTS = _object(
-    {
-        "report": STRING,
-        "collateral": {"type": "object", "additionalProperties": STRING},
-        "nras": STRING,
-        "nras_keys": STRING,
-    }
-)
 _CLAIMS = (
     "provider", "upstream_model", "host", "shape", "scope", "signer", "algorithm", "tls_spki",
     "compose_hash", "os_image_hash", "tcb_status",
@@ -106,7 +158,7 @@ _SESSION = _object(
         "fetched_at": MOMENT,
         "expires_at": MOMENT,
         "nonce": STRING,
-        "evidence": _DIGESTS,
+        "evidence": _object(_TEXTS),
     }
 )
 
@@ -120,9 +172,9 @@ RECEIPTS: dict[str, Json] = {
         }
     ),
     "Receipt": {
-        **_object(_IDENTITY),
-        "description": "The signed document as docs/receipts.md has it; of a pending receipt these"
-        " members alone.",
+        **_object({**_IDENTITY, **_SETTLED}, *_SETTLED),
+        "description": "The signed document as docs/receipts.md has it; of a pending receipt the"
+        " required members alone.",
     },
     "LogProof": _object(
         {

@@ -7,7 +7,7 @@ import rfc8785
 
 from shared.attestation.claim import Claim, check_claim
 from shared.attestation.factor import Factor, failed, passed, unknown
-from shared.attestation.forms import digits, items, mapping, text
+from shared.attestation.forms import MAX_SIGNATURE_CHARACTERS, digits, items, mapping, text, whole
 from shared.attestation.session import Session
 from shared.attestation.signer import is_recovered, is_signed_by
 from shared.transcript import Transcript
@@ -27,8 +27,8 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 def read_receipt(receipt: str) -> Mapping[str, object]:
-    """Empty where the text is no ACI receipt."""
-    document = mapping(receipt)
+    """Empty where the text is no ACI receipt, or too long."""
+    document = whole(receipt, MAX_SIGNATURE_CHARACTERS)
     is_one = document.get("api_version") == API_VERSION and "event_log" in document
     return document if is_one else {}
 

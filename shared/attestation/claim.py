@@ -7,6 +7,9 @@ import msgspec
 from shared.attestation.factor import Factor, failed, passed, skipped, unknown
 from shared.transcript import Transcript
 
+VLLM_PROXY = "phala"
+"""The type of provider whose proxy signs another dump of a whole answer than it sends."""
+RESERIALISED = "reserialised"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,15 +47,21 @@ def _response(claim: Claim, transcript: Transcript) -> Factor:
         return failed("response_hash", "signature", "it is signed for no answer")
     if claim.response == ours:
         return passed("response_hash", "signature", "raw: the bytes that were received")
-    if not transcript.streamed and claim.response == transcript.reserialised_response:
-        why = "reserialised: the answer that was received, written as its proxy does"
+    if _may_be_written_anew(transcript) and claim.response == transcript.reserialised_response:
+        why = f"{RESERIALISED}: the answer that was received, written as its proxy does"
         return passed("response_hash", "signature", why)
     return failed("response_hash", "signature", "it is signed for another answer")
 
 
+def _may_be_written_anew(transcript: Transcript) -> bool:
+    """That hash is the gateway's word for what it read, so it counts for whom it must alone."""
+    return transcript.provider_type == VLLM_PROXY and not transcript.streamed
+
+
 def _model(claim: Claim, transcript: Transcript) -> Factor:
     if claim.model is None:
-        return skipped("signature_model", "signature", "what is signed names no model")
+        why = "the signature names no model: only the request that it is over does"
+        return skipped("signature_model", "signature", why)
     if claim.model != transcript.upstream_model:
         return failed("signature_model", "signature", "it is signed for another model")
     return passed("signature_model", "signature", "the model we asked for")

@@ -43,9 +43,9 @@ def check_software(
     compose = _compose(attestation, shape, quote, log, is_replayed=is_replayed)
     proven = compose.status == "pass"
     compose_hash = log.measurements("compose-hash")[0].hex() if proven else ""
-    image = _image_hash(quote, log) if is_replayed else ""
-    factors = (compose, _known(compose_hash, policy), _image(image, attestation.image, policy))
-    return Software(factors, compose_hash, image)
+    image_hash = platform_hash(quote) if is_replayed else ""
+    image = _image(image_hash, log, attestation.image, policy)
+    return Software((compose, _known(compose_hash, image, policy), image), compose_hash, image_hash)
 
 
 def _without(status: str, reason: str) -> Software:
@@ -100,28 +100,33 @@ def _told(compose_hash: bytes, mr_config_id: bytes, served: str) -> str:
     return f"{told}; {pinned} of {len(images)} images named by digest"
 
 
-def _known(compose_hash: str, policy: Policy) -> Factor:
+def _known(compose_hash: str, image: Factor, policy: Policy) -> Factor:
+    """The operating system writes RTMR3: any may say there that it runs a compose."""
     if not compose_hash:
         return unknown("compose_known", "policy", "no compose is proven")
     if not policy.compose_hashes:
         return unknown("compose_known", "policy", "no list of composes is kept")
-    make = passed if compose_hash in policy.compose_hashes else failed
-    return make("compose_known", "policy", compose_hash)
+    if compose_hash not in policy.compose_hashes:
+        return failed("compose_known", "policy", compose_hash)
+    if image.status == "pass":
+        return passed("compose_known", "policy", compose_hash)
+    told = f"{compose_hash}, by the word of an unknown operating system"
+    return (unknown if policy.os_images else passed)("compose_known", "policy", told)
 
 
-def _image_hash(quote: Quote, log: Replay) -> str:
-    """As the boot measured it; of a machine that did not, SHA-256 over MRTD and RTMR0 to RTMR2."""
-    found = log.measurements("os-image-hash")
-    if len(found) == 1:
-        return found[0].hex()
+def platform_hash(quote: Quote) -> str:
+    """Of what was measured before the operating system could measure anything itself."""
     return hashlib.sha256(b"".join((quote.mr_td, *quote.rtmrs[:3]))).hexdigest()
 
 
-def _image(image_hash: str, name: str, policy: Policy) -> Factor:
+def _image(image_hash: str, log: Replay, name: str, policy: Policy) -> Factor:
+    """The event `os-image-hash` is the image's own word: it may agree, and never makes it known."""
     if not image_hash:
         return unknown("os_image_known", "policy", "no operating system image is proven")
+    own = [one.hex() for one in log.measurements("os-image-hash")]
+    told = f"{image_hash}, {' and '.join(own)} by its own word" if own else image_hash
     development = bool(_DEVELOPMENT.search(name))
-    told = f"{image_hash}, a development image by its own word" if development else image_hash
+    told += ", a development image by its own word" if development else ""
     if not policy.os_images:
         return unknown("os_image_known", "policy", f"{told}; no list of images is kept")
     is_known = image_hash in policy.os_images and not development

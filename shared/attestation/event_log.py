@@ -75,10 +75,13 @@ def _read(entry: object) -> tuple[int, bytes, bytes]:
     digest = from_hex(member(entry, "digest"))
     if digest is None or len(digest) > REGISTER_BYTES:
         raise _Fault("its digest cannot be read")
-    if register != RUNTIME_REGISTER or member(entry, "event_type") != RUNTIME_EVENT:
+    if register != RUNTIME_REGISTER:
         if not digest:
             raise _Fault("it has no digest")
         return register, digest.ljust(REGISTER_BYTES, b"\0"), b""
+    # Of another type it would be a digest without a name: a boot measurement could hide behind it.
+    if member(entry, "event_type") != RUNTIME_EVENT:
+        raise _Fault(f"it is no runtime event, and in RTMR{RUNTIME_REGISTER}")
     return register, *_runtime(entry, digest)
 
 

@@ -13,10 +13,13 @@ from shared.attestation.policy import Policy
 from shared.attestation.receipt import FORMAT, digest_of
 from shared.attestation.signing import canonical
 from shared.attestation.verdict import Label, Reason
+from shared.document import DEMOTABLE
 from shared.transcript import Digest, Transcript
 
 MAX_BYTES = 128 * 1024 * 1024
 """A hundred times what eight GPUs and their machine have to say."""
+MOST_TOLD = 500
+"""Characters of a stranger's sentence."""
 
 Kind = Literal["tee", "zdr", "refusal"]
 
@@ -153,9 +156,10 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 def read_export(raw: bytes) -> Export:
     """Raises NotAReceipt."""
     whole = _parsed(raw)
+    _require_no_error(whole)
     signed, texts = whole.get("receipt"), whole.get("evidence")
     try:
-        return Export(
+        found = Export(
             signed=msgspec.convert(signed, dict[str, Any]),
             document=_document(signed),
             texts=msgspec.convert({} if texts is None else texts, dict[str, str]),
@@ -163,6 +167,11 @@ def read_export(raw: bytes) -> Export:
         )
     except msgspec.ValidationError as error:
         raise NotAReceipt(f"it is not the export of a receipt: {error}") from error
+    if found.document.label == "pending":
+        raise NotAReceipt("the receipt is pending: ask for it again")
+    if found.document.evidence.all and not found.texts:
+        raise NotAReceipt("this export has no evidence: ask for it without `evidence=false`")
+    return found
 
 
 def _parsed(raw: bytes) -> Mapping[str, Any]:
@@ -176,6 +185,18 @@ def _parsed(raw: bytes) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise NotAReceipt("it is not a JSON object")
     return found
+
+
+def _require_no_error(whole: Mapping[str, Any]) -> None:
+    """Who saves an answer to a file without a look at its status may have saved a refusal."""
+    error = whole.get("error")
+    if "receipt" in whole or not isinstance(error, dict):
+        return
+    told = error.get("message")
+    raise NotAReceipt(
+        "it is an error that was answered in place of a receipt"
+        + (f": {told[:MOST_TOLD]}" if isinstance(told, str) else "")
+    )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,6 +213,8 @@ def _document(signed: Any) -> Document:
         raise NotAReceipt(f"its format is not {FORMAT}")
     if any(factor.name not in NAMES for factor in document.factors):
         raise NotAReceipt("it names a factor that is not known")
+    if not set(document.policy.demoted) <= set(DEMOTABLE):
+        raise NotAReceipt("its policy demotes a factor that always decides")
     return document
 
 

@@ -8,8 +8,17 @@ from collections.abc import Mapping
 
 from shared.attestation.encoding import from_base64, from_hex, from_json
 
+MAX_REPORT_CHARACTERS = 1024 * 1024
+"""Three times a report of eight GPUs."""
+MAX_SIGNATURE_CHARACTERS = 64 * 1024
+"""Of a signature or an ACI receipt: thirty times the largest that was seen."""
 MAX_CHARACTERS = 16 * 1024 * 1024
-"""Of one document: ninety times the largest report that was seen."""
+"""Of any other."""
+
+
+def whole(given: str, most: int) -> Mapping[str, object]:
+    """The object that a whole text holds; empty where it is longer than that."""
+    return mapping(given) if len(given) <= most else {}
 
 
 def mapping(value: object) -> Mapping[str, object]:

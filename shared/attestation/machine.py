@@ -6,17 +6,12 @@ from shared.attestation import quote as quotes
 from shared.attestation.compose import Software, check_software
 from shared.attestation.event_log import Replay, check_replay, replay
 from shared.attestation.evidence import Evidence
-from shared.attestation.factor import Factor, failed, passed, unknown
+from shared.attestation.factor import FRESH_AND_GENUINE, Factor, failed, passed, unknown
 from shared.attestation.policy import Policy
 from shared.attestation.report import Attestation, Shape
 from shared.attestation.report_data import HALF, Binding, chutes_form, read_binding
 from shared.attestation.roots import Roots
 
-FRESH_AND_GENUINE = (
-    "report_nonce", "signer_bound", "quote_valid", "collateral_current", "tcb_status",
-    "not_debug", "rtmr_replay",
-)  # fmt: skip
-"""What a provider's gateway is asked for too."""
 UNVERIFIED = "the quote was not verified"
 RESOLD: tuple[Shape, ...] = ("chutes", "tinfoil")
 
@@ -35,7 +30,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     factors: tuple[Factor, ...]
-    """report_nonce to compose_hash, and what is known of the software."""
+    """OF_A_MACHINE."""
     attestation: Attestation
     binding: Binding
     checked: quotes.Checked
@@ -64,9 +59,10 @@ def check_machine(attestation: Attestation, question: Question) -> Machine:
         attestation, question.shape, quote, log, is_replayed=is_replayed, policy=policy
     )
     factors = (
+        *checked.factors,
         _nonce(checked, binding, question),
         _signer(checked, binding, attestation, question.shape),
-        *checked.factors, replayed, *software.factors,
+        replayed, *software.factors,
     )  # fmt: skip
     return Machine(
         factors=factors, attestation=attestation, binding=binding, checked=checked,

@@ -4,15 +4,20 @@ import msgspec
 
 from shared.attestation.aci import check_receipt, read_receipt
 from shared.attestation.claim import Claim, check_claim
-from shared.attestation.factor import Factor, failed, passed, skipped, unknown
-from shared.attestation.forms import digits, mapping, text
+from shared.attestation.factor import (
+    OF_A_SIGNATURE,
+    Factor,
+    failed,
+    passed,
+    skipped,
+    unknown,
+)
+from shared.attestation.forms import MAX_SIGNATURE_CHARACTERS, digits, text, whole
+from shared.attestation.policy import Policy
 from shared.attestation.session import Session
 from shared.attestation.signer import ADDRESS_SIZE, KEY_SIZE, address_of, is_signed_by
 from shared.transcript import Transcript
 
-MESSAGE_FACTORS = (
-    "request_hash", "response_hash", "signature_valid", "signature_model", "signature_scope",
-)  # fmt: skip
 BY_MODEL, BY_GATEWAY = "provider_tee", "gateway"
 _ALGORITHM_OF = {ADDRESS_SIZE: "ecdsa", KEY_SIZE: "ed25519"}
 
@@ -30,8 +35,8 @@ class MessageSignature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_signature(answer: str) -> MessageSignature | None:
-    """None where it is no answer about a signature; an ACI receipt is none."""
-    document = mapping(answer)
+    """None where it is no answer about a signature, or too long; an ACI receipt is none."""
+    document = whole(answer, MAX_SIGNATURE_CHARACTERS)
     if document.get("error_code") or document.get("error"):
         return MessageSignature(error_code=text(document.get("error_code")) or "error")
     if not isinstance(document.get("text"), str):
@@ -47,9 +52,11 @@ def read_signature(answer: str) -> MessageSignature | None:
     )
 
 
-def check_message(transcript: Transcript, signature: str, session: Session) -> list[Factor]:
+def check_message(
+    transcript: Transcript, signature: str, session: Session, *, policy: Policy
+) -> list[Factor]:
     """request_hash, response_hash, signature_valid, signature_model, signature_scope, tls_pinned."""
-    pinned = _pinned(transcript, session)
+    pinned = _pinned(transcript, session, policy)
     if read_receipt(signature):
         return [*check_receipt(transcript, signature, session), pinned]
     message = read_signature(signature)
@@ -83,7 +90,7 @@ def _by_gateway(kind: str, session: Session) -> bool:
 
 def _open(why: str) -> list[Factor]:
     """All but signature_valid."""
-    names = [name for name in MESSAGE_FACTORS if name != "signature_valid"]
+    names = [name for name in OF_A_SIGNATURE if name != "signature_valid"]
     return [unknown(name, "signature", why) for name in names]
 
 
@@ -129,14 +136,20 @@ def _scope(message: MessageSignature, session: Session) -> Factor:
     return passed("signature_scope", "signature", f"{who}, {said}")
 
 
-def _pinned(transcript: Transcript, session: Session) -> Factor:
+def _pinned(transcript: Transcript, session: Session, policy: Policy) -> Factor:
     if not session.shape:
         return unknown("tls_pinned", "tls", "no report says whether a TLS key is attested")
-    attested = session.tls_keys.get(transcript.tls_host, session.tls_spki)
-    if not attested:
+    attested = session.tls_spki_for(transcript.tls_host)
+    if attested is None and policy.tls_key_required:
+        return failed(
+            "tls_pinned", "tls", "the policy wants an attested TLS key, and there is none"
+        )
+    if attested is None:
         return skipped("tls_pinned", "tls", "the endpoint has no attested TLS key")
     if not transcript.tls_spki:
         return failed("tls_pinned", "tls", "the prompt went without TLS to an attested TLS key")
+    if not attested:
+        return failed("tls_pinned", "tls", "none of the attested TLS keys is for the host")
     if transcript.tls_spki != attested:
         return failed("tls_pinned", "tls", "the prompt went to another TLS key than the attested")
     return passed("tls_pinned", "tls", "the prompt went to the attested TLS key")

@@ -44,7 +44,9 @@ def check_nras(answer: str, keys: str, nonce: str, gpus: int, now: float, roots:
 
 def _told(answer: str, keys: str, nonce: bytes, gpus: int, now: float, roots: Roots) -> str:
     overall_token, tokens = _tokens(answer)
-    if len(tokens) != gpus or gpus < 1:
+    if gpus < 1:
+        raise _Refused("the report has no GPU that it could be about")
+    if len(tokens) != gpus:
         raise _Refused(f"it is about {len(tokens)} GPUs, not {gpus}")
     overall, certified = _read("the overall token", overall_token, keys, nonce, now, roots)
     if overall.get("x-nvidia-overall-att-result") is not True:

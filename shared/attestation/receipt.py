@@ -78,6 +78,7 @@ def document_of(
         "reported_at": evidence.reported_at,
         "evidence": evidence_digests(evidence),
         "session_id": dashed(session_id) if session_id else "",
+        "let_out_under": [dashed(one) for one in transcript.sessions],
         "tls": {"host": transcript.tls_host, "spki": transcript.tls_spki},
         "roots": {"name": roots.name, "sha256": roots.digest, "synthetic": roots.synthetic},
         "software": {"gateway": gateway_version, "dcap_qvl": importlib.metadata.version(VERIFIER)},

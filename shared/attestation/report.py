@@ -5,11 +5,18 @@ from typing import Literal
 
 import msgspec
 
-from shared.attestation.forms import digits, items, mapping, octets, text
+from shared.attestation.forms import (
+    MAX_REPORT_CHARACTERS,
+    digits,
+    items,
+    mapping,
+    octets,
+    text,
+    whole,
+)
+from shared.document import ReportShape
 
-Shape = Literal[
-    "near-gateway", "near-direct", "vllm-proxy", "aci-b", "aci-c", "chutes", "tinfoil"
-]  # fmt: skip
+Shape = ReportShape
 Scope = Literal["model", "gateway"]
 
 MAX_ATTESTATIONS = 64
@@ -62,8 +69,9 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def read_report(report: str) -> Report | None:
-    """None where it has none of the known shapes. The shape is told by members, never by the host."""
-    document = mapping(report)
+    """None where it has none of the known shapes, or is too long. The shape is told by members, never
+    by the host."""
+    document = whole(report, MAX_REPORT_CHARACTERS)
     kind = document.get("attestation_type")
     if kind == "chutes":
         return Report("chutes", _each(document.get("all_attestations"), document))

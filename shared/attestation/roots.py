@@ -2,8 +2,10 @@
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from cryptography import x509
 
 NVIDIA_ROOT_SHA256 = "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"
 """SHA-256 of the DER of "NVIDIA Device Identity CA" (NVIDIA/nvtrust, verifier_device_root.pem)."""
@@ -11,13 +13,19 @@ NRAS_ISSUER = "https://nras.attestation.nvidia.com"
 SYNTHETIC_ORGANISATION = "SYNTHETIC TEST ONLY"
 
 
-class Roots(msgspec.Struct, frozen=True, kw_only=True):
-    name: str = "intel, nvidia"
-    intel_der: bytes | None = None
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Roots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No member has a default: a file that says nothing must not stand for production's."""
+
+    name: Name
+    intel_der: bytes | None
     """DER of the root of Intel's PKI; None: the one that the verifier has built in."""
-    nvidia_sha256: str = NVIDIA_ROOT_SHA256
-    nras_issuer: str = NRAS_ISSUER
-    synthetic: bool = False
+    nvidia_sha256: Sha256
+    nras_issuer: Name
+    synthetic: bool
     """For tests: nothing under such roots proves anything."""
 
     @property
@@ -27,7 +35,13 @@ class Roots(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(der + self.nvidia_sha256.encode()).hexdigest()
 
 
-PRODUCTION = Roots()
+PRODUCTION = Roots(
+    name="intel, nvidia",
+    intel_der=None,
+    nvidia_sha256=NVIDIA_ROOT_SHA256,
+    nras_issuer=NRAS_ISSUER,
+    synthetic=False,
+)
 
 
 def configured(path: str) -> Roots:
@@ -38,6 +52,9 @@ def configured(path: str) -> Roots:
 def load(path: Path) -> Roots:
     """Roots from a JSON file. Raises OSError, and ValueError where it holds none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Roots)
-    except msgspec.DecodeError as error:
+        found = msgspec.json.decode(path.read_bytes(), type=Roots)
+        if found.intel_der is not None:
+            x509.load_der_x509_certificate(found.intel_der)
+    except ValueError as error:  # also of msgspec: no JSON, no UTF-8, other members
         raise ValueError(f"{path} holds no roots: {error}") from error
+    return found

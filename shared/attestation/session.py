@@ -10,8 +10,11 @@ from shared.attestation.choice import Choice, choose
 from shared.attestation.evidence import Evidence
 from shared.attestation.factor import (
     DECIDING,
+    OF_A_MACHINE,
     OF_A_MESSAGE,
+    OF_GPUS,
     Factor,
+    deciding,
     failed,
     in_order,
     passed,
@@ -20,7 +23,7 @@ from shared.attestation.factor import (
 )
 from shared.attestation.forms import digits
 from shared.attestation.gpu import check_gpus
-from shared.attestation.machine import Machine, Question, check_machine
+from shared.attestation.machine import RESOLD, Machine, Question, check_machine
 from shared.attestation.nras import check_nras
 from shared.attestation.policy import Policy
 from shared.attestation.report import Attestation, Report, Scope, Shape, read_report
@@ -28,12 +31,8 @@ from shared.attestation.roots import Roots
 
 _Key = TypeVar("_Key")
 
-OF_A_MACHINE = (
-    "report_nonce", "signer_bound", "quote_valid", "collateral_current", "tcb_status",
-    "not_debug", "rtmr_replay", "compose_hash", "compose_known", "os_image_known",
-)  # fmt: skip
 NO_GPU = "the model is marked as one that runs without a GPU"
-OF_GPUS = ("gpu_present", "gpu_nonce", "gpu_genuine", "gpu_measurements")
+OFFLINE = unknown("image_provenance", "policy", "offline: no registry is asked for it")
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,22 +64,31 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     reported_at: float = 0.0
     synthetic: bool = False
 
+    def tls_spki_for(self, host: str) -> str | None:
+        """What the peer's key must be. None: no TLS key is attested; empty: none is for this host."""
+        if self.tls_keys:
+            return self.tls_keys.get(host, "")
+        return self.tls_spki or None
+
 
 def unproven(session: Session, demoted: Collection[str] = ()) -> tuple[str, ...]:
     """The factors that keep a session from being verified: those that failed, and deciding ones that
     are open. The ones about a message are not among them."""
     by_name = {one.name: one.status for one in session.factors}
-    needed = [name for name in DECIDING if name not in OF_A_MESSAGE and name not in demoted]
+    needed = deciding([name for name in DECIDING if name not in OF_A_MESSAGE], demoted)
     return (
         *(name for name, status in by_name.items() if status == "fail"),
         *(name for name in needed if by_name.get(name, "unknown") == "unknown"),
     )
 
 
-def collateral_needed(report: str) -> tuple[str, ...]:
-    """The keys (`FMSPC/ca`) of the collateral that the report's quotes are verified with."""
+def collateral_needed(report: str, signer: str = "", upstream_model: str = "") -> tuple[str, ...]:
+    """The keys (`FMSPC/ca`) of the collateral that the quotes of a signer's machine, and of a gateway in
+    between, are verified with. A report may hold many others."""
     found = read_report(report)
-    parsed = [quotes.parse(one.quote) for one in found.all] if found else []
+    choice = choose(found, digits(signer) or signer, upstream_model) if found else None
+    chosen = [choice.attestation if choice else None, found.gateway if found else None]
+    parsed = [quotes.parse(one.quote) for one in chosen if one]
     return tuple(dict.fromkeys(one.collateral_key for one in parsed if one and one.collateral_key))
 
 
@@ -98,7 +106,11 @@ def examine(
     began, which its age is counted to; None: it is about to."""
     report = read_report(evidence.report)
     if report is None:
-        told = "the report has no known form" if evidence.report else "there is no report"
+        told = (
+            "the report is too long, or of no known form"
+            if evidence.report
+            else "there is no report"
+        )
         return _nothing(told, None, evidence, policy, roots)
     question = Question(
         shape=report.shape, evidence=evidence, policy=policy, roots=roots, now=now,
@@ -122,7 +134,8 @@ def _examined(report: Report, choice: Choice, question: Question) -> Session:
         *(one for one in machine.factors if one.name != "signer_bound"),
         _signer(signed_by, choice),
         *gpu_factors,
-        _gateway(report, machine, gateway),
+        _gateway(report, machine, gateway, question.policy),
+        OFFLINE,
         _root(question.roots),
     )
     return Session(
@@ -156,6 +169,7 @@ def _nothing(
         *(unknown(one, "report", reason) for one in OF_A_MACHINE),
         *(with_gpu if policy.has_gpu else without_gpu),
         unknown("gateway_attested", "report", reason),
+        OFFLINE,
         _root(roots),
     )
     return Session(
@@ -220,7 +234,11 @@ def _gpus(attestation: Attestation, question: Question) -> tuple[list[Factor], i
     return [*factors, measured], gpus
 
 
-def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Factor:
+def _gateway(report: Report, machine: Machine, gateway: Machine | None, policy: Policy) -> Factor:
+    """A gateway may show its own machine in the form of a model's: only who expects it can tell."""
+    if not _is_accepted(report.shape, policy):
+        told = f"a report of the shape {report.shape} is not accepted of this provider"
+        return failed("gateway_attested", "policy", told)
     if gateway:
         return gateway.summary()
     if report.shape == "near-gateway":
@@ -230,6 +248,10 @@ def _gateway(report: Report, machine: Machine, gateway: Machine | None) -> Facto
     if report.scope == "gateway":
         return machine.summary()
     return skipped("gateway_attested", "report", "no gateway of the provider's is in between")
+
+
+def _is_accepted(shape: Shape, policy: Policy) -> bool:
+    return shape in policy.shapes if policy.shapes else shape not in RESOLD
 
 
 def _root(roots: Roots) -> Factor:

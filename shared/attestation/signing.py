@@ -81,7 +81,7 @@ def canonical(document: Any) -> bytes:
         raise ValueError(f"no canonical JSON: {error}") from error
 
 
-def verify(document: Any, signature: str, public_key: bytes) -> bool:
+def verify_signature(document: Any, signature: str, public_key: bytes) -> bool:
     """Whether a hex signature is this key's over the document's RFC 8785 form. It never raises."""
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
@@ -97,13 +97,15 @@ def verify_document(document: Any, public_key: bytes) -> bool:
     if not isinstance(stamp, dict) or not _names(stamp, public_key):
         return False
     rest = {name: value for name, value in stamp.items() if name != "value"}
-    return verify({**document, SIGNATURE: rest}, stamp.get("value", ""), public_key)
+    return verify_signature({**document, SIGNATURE: rest}, stamp.get("value", ""), public_key)
 
 
 def verify_head(head: TreeHead, public_key: bytes) -> bool:
     """Whether a head is signed by this key. It never raises."""
     told = _head(head.tree_size, head.root_hash, head.timestamp)
-    return head.key_id == key_id_of(public_key) and verify(told, head.signature, public_key)
+    return head.key_id == key_id_of(public_key) and verify_signature(
+        told, head.signature, public_key
+    )
 
 
 def _names(stamp: Mapping[str, Any], public_key: bytes) -> bool:

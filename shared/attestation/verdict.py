@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.attestation.factor import DECIDING, Factor, in_order
+from shared.attestation.factor import DECIDING, Factor, deciding, in_order
 
 Label = Literal["verified", "gateway_only", "pending", "failed", "n/a"]
 Reason = Literal["", "evidence_invalid", "evidence_unavailable"]
@@ -33,8 +33,8 @@ def judge(
     """The label of a TEE call.
 
     `gateway_scope`: its message was signed by a gateway's machine. `demoted`: deciding factors that
-    an operator only wants to be told of. `is_over`: nothing more will be obtained. A factor that
-    decides (`needed`) and is missing counts as unknown.
+    an operator only wants to be told of; any but `DEMOTABLE` decide all the same. `is_over`: nothing
+    more will be obtained. A factor that decides (`needed`) and is missing counts as unknown.
     """
     told = in_order(factors)
     failing = next((one for one in told if one.status == "fail"), None)
@@ -43,8 +43,8 @@ def judge(
     if not complete:
         return Verdict("failed", "evidence_unavailable", cause or "incomplete", told)
     by_name = {one.name: one.status for one in told}
-    deciding = [name for name in needed if name not in demoted]
-    open_one = next((n for n in deciding if by_name.get(n, "unknown") == "unknown"), None)
+    asked = deciding(needed, demoted)
+    open_one = next((n for n in asked if by_name.get(n, "unknown") == "unknown"), None)
     if open_one is not None:
         if is_over:
             return Verdict("failed", "evidence_unavailable", open_one, told)

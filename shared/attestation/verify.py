@@ -51,7 +51,7 @@ def conclude(
     return judge(
         [
             *(_fresh(one, transcript, session, policy) for one in session.factors),
-            *check_message(transcript, signature, session),
+            *check_message(transcript, signature, session, policy=policy),
             *history,
         ],
         gateway_scope=is_gateway_scope(signature, session),
@@ -63,14 +63,17 @@ def conclude(
 
 
 TLS_KEY_NOT_ATTESTED = "tls_key_not_attested"
-"""The cause of a refusal: the session verified, and the peer had another key than it attested."""
+"""The cause of a refusal: the session verified, and attests none of the host's, or another than the
+peer's."""
 
 
 def conclude_refusal(factors: Iterable[Factor], *, policy: Policy, cause: str) -> Verdict:
     """The verdict on a machine that a prompt was not sent to. There is no message to judge."""
     found = list(factors)
     if cause == TLS_KEY_NOT_ATTESTED:
-        found.append(failed("tls_pinned", "tls", "the peer had another TLS key than the attested"))
+        found.append(
+            failed("tls_pinned", "tls", "the attested TLS key is not the peer's, or none is")
+        )
     return judge(
         found,
         gateway_scope=False,

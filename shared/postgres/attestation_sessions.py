@@ -64,6 +64,7 @@ class SessionFilter(msgspec.Struct, frozen=True, kw_only=True):
     upstream_models: Collection[str] | None = None
     provider: str | None = None
     label: str | None = None
+    signer: str | None = None
 
 
 class SessionStore:
@@ -85,9 +86,11 @@ class SessionStore:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _session(row)
 
-    async def latest(self, provider: str, upstream_model: str) -> AttestationSession | None:
-        """The newest one, verified or not."""
-        wanted = SessionFilter(provider=provider, upstream_models=[upstream_model])
+    async def latest(
+        self, provider: str, upstream_model: str, *, signer: str | None = None
+    ) -> AttestationSession | None:
+        """The newest one, verified or not; of a signer, or of any."""
+        wanted = SessionFilter(provider=provider, upstream_models=[upstream_model], signer=signer)
         found = await self.page(wanted, limit=1)
         return found[0] if found else None
 
@@ -98,7 +101,7 @@ class SessionStore:
         query = select(*_COLUMNS).order_by(
             sessions.c.fetched_at.desc(), sessions.c.session_id.desc()
         )
-        for name in ("provider", "label"):
+        for name in ("provider", "label", "signer"):
             if (value := getattr(wanted, name)) is not None:
                 query = query.where(sessions.c[name] == value)
         if wanted.upstream_models is not None:

@@ -86,6 +86,7 @@ class ReceiptFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str | None = None
     label: str | None = None
+    kind: str | None = None
     model: str | None = None
     provider: str | None = None
     request_id: uuid.UUID | None = None
@@ -232,7 +233,7 @@ async def _lock_pending(connection: AsyncConnection, ids: Sequence[uuid.UUID]) -
 
 def _filtered(wanted: ReceiptFilter) -> Select[Any]:
     query = select(*_ROW)
-    for name in ("tenant", "label", "model", "provider", "request_id"):
+    for name in ("tenant", "label", "kind", "model", "provider", "request_id"):
         if (value := getattr(wanted, name)) is not None:
             query = query.where(receipts.c[name] == value)
     if wanted.since is not None:

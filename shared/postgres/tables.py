@@ -248,6 +248,7 @@ receipts = Table(
     Index(None, "started_at", "receipt_id"),
     Index(None, "tenant", "started_at", "receipt_id"),
     Index(None, "label", "started_at", "receipt_id"),
+    Index(None, "kind", "started_at", "receipt_id"),
     Index(None, "model", "started_at", "receipt_id"),
     Index(None, "provider", "started_at", "receipt_id"),
     Index(
@@ -284,6 +285,7 @@ attestation_sessions = Table(
     CheckConstraint("label IN ('verified', 'failed')", name="label"),
     Index(None, "fetched_at", "session_id"),
     Index(None, "provider", "upstream_model", "fetched_at"),
+    Index("attestation_sessions_signer_idx", "provider", "upstream_model", "signer", "fetched_at"),
 )
 
 log_nodes = Table(

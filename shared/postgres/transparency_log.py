@@ -70,7 +70,7 @@ class LogReader:
         """The proof that the tree of one size is the beginning of that of another."""
         if not 0 <= first <= second:
             raise InvalidRequest("'first' must not be above 'second'.", param="first")
-        return await self._proof(consistency_spans(first, second), second)
+        return await self._proof(consistency_spans(first, second), second, param="second")
 
     async def root(self, size: int) -> bytes:
         """Of the tree of a size, signed or not."""
@@ -78,10 +78,12 @@ class LogReader:
             await _require(connection, size)
             return (await _range(connection, size)).root()
 
-    async def _proof(self, spans: Sequence[Span], size: int) -> list[bytes]:
+    async def _proof(
+        self, spans: Sequence[Span], size: int, *, param: str = "tree_size"
+    ) -> list[bytes]:
         wanted = [place for span in spans for place in places(*span)]
         async with self._engine.connect() as connection:
-            await _require(connection, size)
+            await _require(connection, size, param=param)
             return proof_of(spans, await _nodes(connection, wanted))
 
 
@@ -175,10 +177,11 @@ async def _nodes(connection: AsyncConnection, wanted: Iterable[Place]) -> dict[P
     return found
 
 
-async def _require(connection: AsyncConnection, size: int) -> None:
+async def _require(connection: AsyncConnection, size: int, *, param: str = "tree_size") -> None:
+    """`param`: where the size was asked for."""
     head = await _head(connection)
     if size > (0 if head is None else head.tree_size):
-        raise InvalidRequest("The log is not that large yet.", param="tree_size")
+        raise InvalidRequest("The log is not that large yet.", param=param)
 
 
 async def _head(connection: AsyncConnection, size: int | None = None) -> TreeHead | None:

@@ -53,6 +53,9 @@ class ShardView(msgspec.Struct, frozen=True, kw_only=True):
     spend_backlog: int
     """Spend rows that ClickHouse does not have yet."""
     spend_quarantined: int
+    receipt_backlog: int
+    """Entries of transcripts whose receipts are not made yet."""
+    receipts_quarantined: int
 
 
 @asynccontextmanager
@@ -103,7 +106,9 @@ async def view_shard(store: Redis, keys: ShardKeys) -> ShardView:
         pipeline.get(keys.sealed_bytes)
         pipeline.get(keys.spend_rows)
         pipeline.xlen(keys.spend_quarantine)
-        buried, sealed, rows, quarantined = await pipeline.execute()
+        pipeline.xlen(keys.receipts)
+        pipeline.xlen(keys.receipts_quarantine)
+        buried, sealed, rows, quarantined, receipts, unread = await pipeline.execute()
     return ShardView(
         shard=keys.shard,
         lanes=[await _view_lane(store, keys, lane, now) for lane in LANES],
@@ -111,6 +116,8 @@ async def view_shard(store: Redis, keys: ShardKeys) -> ShardView:
         sealed_bytes=int(sealed or 0),
         spend_backlog=int(rows or 0),
         spend_quarantined=quarantined,
+        receipt_backlog=receipts,
+        receipts_quarantined=unread,
     )
 
 

@@ -221,6 +221,7 @@ STORE_GAUGES = frozenset(
         "gateway_lane_depth",
         "gateway_lane_oldest_seconds",
         "gateway_spend_backlog",
+        "gateway_receipt_backlog",
         "gateway_sealed_bytes",
     }
 )
@@ -234,6 +235,7 @@ def _gauges(views: Sequence[ShardView]) -> list[Metric]:
     for view in views:
         shard = str(view.shard)
         metrics.spend_backlog.labels(shard).set(view.spend_backlog)
+        metrics.receipt_backlog.labels(shard).set(view.receipt_backlog)
         metrics.sealed_bytes.labels(shard).set(view.sealed_bytes)
         for lane in view.lanes:
             ages = [age for age in (lane.oldest_waiting, lane.oldest_running) if age is not None]

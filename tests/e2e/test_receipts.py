@@ -96,6 +96,12 @@ def test_a_receipt_is_taken_away_and_verified_without_us(
     verified = verified_elsewhere(tmp_path, receipt, roots)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "SYNTHETIC" in verified.stdout
+    assert "NOT SHOWN" in verified.stdout.splitlines()[-1]
+    keys = client.http.get("/v1/log/head").json()["keys"]
+    known = ("--gateway-key", keys[0]["public_key"], "--require-log")
+    verified = verified_elsewhere(tmp_path, receipt, roots, *known)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "NOT SHOWN" not in verified.stdout
     receipt["receipt"]["model"] = "another"
     assert verified_elsewhere(tmp_path, receipt, roots).returncode == 1
 

@@ -1,6 +1,7 @@
 """The real metering process, as a test starts, kills and stops it."""
 
 import asyncio
+import base64
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STOP_SECONDS = 15
+SEAL_KEY = base64.b64encode(bytes(32)).decode()
 
 
 @dataclass
@@ -45,7 +47,7 @@ async def process(module: str, folder: Path, **environment: str) -> AsyncIterato
     with log.open("wb") as out:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", module),
-            env=dict(os.environ) | environment,
+            env=dict(os.environ) | {"GATEWAY_SEAL_KEYS": SEAL_KEY} | environment,
             stdout=out,
             stderr=out,
         )

@@ -74,6 +74,7 @@ async def test_the_stores_gauges_come_from_the_scrape_once_per_shard(valkey_db):
     async with open_store(valkey_db) as store:
         await store.xadd(ShardKeys(1).lane("flex").decode(), {"a": "b"})
         await store.set(ShardKeys(0).sealed_bytes.decode(), 77)
+        await store.xadd(ShardKeys(1).receipts.decode(), {"t": "a"})
     await worker.renew()
     await worker.publish()
     found = samples(await api.collect())
@@ -81,6 +82,7 @@ async def test_the_stores_gauges_come_from_the_scrape_once_per_shard(valkey_db):
     assert found["gateway_lane_depth", labels(shard="0", lane="flex")] == 0
     assert 0 <= found["gateway_lane_oldest_seconds", labels(shard="1", lane="flex")] < 60
     assert found["gateway_sealed_bytes", labels(shard="0")] == 77
+    assert found["gateway_receipt_backlog", labels(shard="1")] == 1
     gauges = [key for key in found if key[0] in STORE_GAUGES]
     assert all("process" not in dict(key[1]) for key in gauges)
     await api.close()

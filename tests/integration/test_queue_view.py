@@ -71,6 +71,16 @@ async def test_waiting_is_right_before_any_worker_has_come(valkey_db: str, store
     assert (view.waiting, view.running, view.lag) == (1, 0, 1)
 
 
+async def test_the_receipt_backlog_counts_until_receipts_are_made(valkey_db: str, store: Any):
+    entry = store.xadd(KEYS.receipts, {"t": b"a transcript"})
+    store.xadd(KEYS.receipts_quarantine, {"r": b"not one"})
+    async with open_store(valkey_db) as client:
+        view = await view_shard(client, KEYS)
+        assert (view.receipt_backlog, view.receipts_quarantined) == (1, 1)
+        store.xdel(KEYS.receipts, entry)
+        assert (await view_shard(client, KEYS)).receipt_backlog == 0
+
+
 async def test_the_spend_backlog_counts_until_rows_are_acknowledged(valkey_db: str, store: Any):
     store.xgroup_create(KEYS.spend, METERING_GROUP, "0", mkstream=True)
     rows = [encode_row(spend_row(n)) for n in range(4)]

@@ -24,6 +24,7 @@ Said = Callable[..., Awaitable[str]]
 KEY = ReceiptKey(b"\x09" * 32)
 PENDING = transcript(model="slow", started_at=NOW + 1)
 SETTLED = transcript(model="quick")
+REFUSED = transcript(model="other", started_at=NOW + 2, kind="refusal")
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = make_engine(database_url, "test")
     await migrate(engine)
     store = ReceiptStore(engine)
-    await store.begin([PENDING, SETTLED])
+    await store.begin([PENDING, SETTLED, REFUSED])
     await store.settle(
         [signed_receipt(SETTLED, KEY, "report", label="failed", reason="evidence_invalid",
                         detail="quote_valid")]
@@ -58,17 +59,24 @@ def said(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 
 async def test_receipts_are_listed_newest_first_and_filtered(said):
     head, *lines = (await said("list")).splitlines()
-    assert head.split() == ["receipt", "began", "label", "model", "provider", "why"]
+    names = ["receipt", "request", "began", "kind", "label", "model", "provider", "why"]
+    assert head.split() == names
     assert [line.split()[0] for line in lines] == [
-        str(uuid.UUID(one.receipt_id)) for one in (PENDING, SETTLED)
+        str(uuid.UUID(one.receipt_id)) for one in (REFUSED, PENDING, SETTLED)
     ]
-    assert lines[1].endswith("failed   quick  near      evidence_invalid: quote_valid")
+    assert lines[1].split()[1] == str(uuid.UUID(PENDING.request_id))
+    assert lines[2].endswith("tee      failed   quick  near      evidence_invalid: quote_valid")
+    (refusal,) = (await said("list", "--kind", "refusal")).splitlines()[1:]
+    assert refusal.split()[4] == "refusal"
     by_request = ("list", "--json", "--request", SETTLED.request_id, "--status", "failed")
     (found,) = json.loads(await said(*by_request))
     assert (found["model"], found["tenant"], found["log_index"]) == ("quick", "default", 0)
     assert json.loads(await said("list", "--json", "--tenant", "other")) == []
     refused = await said("list", "--request", "x", expected=1)
     assert refused == "gateway: request: not an id"
+    for option in ("from", "to"):
+        refused = await said("list", f"--{option}", "yesterday", expected=1)
+        assert refused.startswith(f"gateway: {option}: ")
 
 
 async def test_a_receipt_is_exported_as_one_file(said, tmp_path):
@@ -80,6 +88,6 @@ async def test_a_receipt_is_exported_as_one_file(said, tmp_path):
     printed = json.loads(await said("get", SETTLED.receipt_id, "--no-evidence"))
     assert printed == {**export, "evidence": {}}
     unknown = await said("get", "nothing", expected=1)
-    assert unknown == "gateway: Receipt 'nothing' not found"
+    assert unknown.startswith("gateway: Receipt 'nothing' not found. A receipt appears within")
     nowhere = str(tmp_path / "no" / "where")
     assert "No such file" in await said("get", SETTLED.receipt_id, "-o", nowhere, expected=1)

@@ -21,7 +21,13 @@ from api.routes import attestation, receipts, transparency
 from shared.attestation.log_proof import LogProof, verify_log_proof
 from shared.attestation.merkle import EMPTY_ROOT, leaf_hash, verify_consistency, verify_inclusion
 from shared.attestation.report_data import keyset_digest
-from shared.attestation.signing import ReceiptKey, TreeHead, verify, verify_document, verify_head
+from shared.attestation.signing import (
+    ReceiptKey,
+    TreeHead,
+    verify_document,
+    verify_head,
+    verify_signature,
+)
 from shared.caller import MASTER_CALLER, Caller
 from shared.catalog import Catalog
 from shared.clock import StillClock, utc
@@ -211,6 +217,8 @@ async def test_receipts_are_listed_newest_first_and_filtered(client, store):
     assert await listed(status="pending") == [ids[1]]
     assert await listed(model="m1") == [ids[3], ids[1]]
     assert await listed(provider="phala") == []
+    assert await listed(kind="tee") == ids[4::-1]
+    assert await listed(kind="refusal") == []
     assert await listed(request_id=calls[3].request_id) == [ids[3]]
     assert await listed(**{"from": int(NOW) + 1, "to": utc(NOW + 3).isoformat()}) == ids[2:0:-1]
     first = await got(client, "/receipts", limit=3)
@@ -231,6 +239,7 @@ async def test_receipts_are_listed_newest_first_and_filtered(client, store):
     ("path", "status"),
     [
         ("/receipts?status=good", 422),
+        ("/receipts?kind=call", 422),
         ("/receipts?limit=0", 422),
         ("/receipts?limit=1001", 422),
         ("/receipts?cursor=x", 422),
@@ -250,7 +259,7 @@ async def test_receipts_are_listed_newest_first_and_filtered(client, store):
         ("/attestation/sessions?status=pending", 422),
         ("/attestation/sessions?skip=-1", 422),
         ("/attestation/sessions/nothing", 404),
-        (f"/attestation/sessions/{uuid.uuid4()}", 404),
+        (f"/attestation/sessions/{uuid.UUID(int=7)}", 404),
     ],
 )
 async def test_what_is_asked_wrongly_is_refused(client, path, status):
@@ -289,8 +298,14 @@ async def test_the_log_is_shown_and_proven_at_every_size(client, store, log):
         assert roots == (root, bytes.fromhex(told["head"]["root_hash"]))
     assert (await got(client, f"/receipts/{calls[0].request_id}/proof"))["tree_size"] == 5
     await got(client, f"/receipts/{calls[4].receipt_id}/proof", 400, tree_size=3)
-    await got(client, f"/receipts/{calls[0].receipt_id}/proof", 400, tree_size=6)
-    await got(client, "/log/consistency", 400, first=4, second=3)
+    for place, named, query in (
+        (f"/receipts/{calls[0].receipt_id}/proof", "tree_size", {"tree_size": 6}),
+        ("/log/consistency", "second", {"first": 1, "second": 99}),
+        ("/log/consistency", "first", {"first": 4, "second": 3}),
+        ("/log/consistency", "first", {"first": 6}),
+    ):
+        refused = await got(client, place, 400, **query)
+        assert refused["error"]["param"] == named
 
 
 async def test_acis_verifiers_can_read_a_receipt(client, store):
@@ -301,7 +316,7 @@ async def test_acis_verifiers_can_read_a_receipt(client, store):
     for wanted in (call.request_id, chat_id):
         assert await got(client, f"/aci/receipts/{wanted}") == found
     signature = found.pop("signature")
-    assert verify(found, signature, KEY.public_key)
+    assert verify_signature(found, signature, KEY.public_key)
     assert found == {
         "api_version": "aci/1",
         "receipt_id": str(uuid.UUID(call.receipt_id)),

@@ -168,6 +168,9 @@ async def test_pages_are_newest_first_filtered_and_complete(receipts):
             one for one in newest_first if one.tenant == "a" and one.model == "m1"
         ]),
         (ReceiptFilter(provider="other"), []),
+        (ReceiptFilter(kind="zdr"), [calls[5]]),
+        (ReceiptFilter(kind="refusal"), [calls[6]]),
+        (ReceiptFilter(kind="refusal", tenant="a"), []),
         (ReceiptFilter(request_id=uuid.UUID(calls[7].request_id)), [calls[7]]),
         (ReceiptFilter(since=utc(NOW + 3), until=utc(NOW + 4)), newest_first[12:14]),
     ]:  # fmt: skip
@@ -212,6 +215,8 @@ async def test_the_latest_session_is_of_its_model_and_sessions_are_listed(sessio
         await sessions.add(one, {})
     assert await sessions.latest("near", "org/m") == second
     assert await sessions.latest("near", "nobody's") is None
+    assert await sessions.latest("near", "org/m", signer="ab") == second
+    assert await sessions.latest("near", "org/m", signer="cd") is None
     assert (await sessions.page(SessionFilter()))[0] == second
     assert await sessions.page(SessionFilter(label="failed")) == [second]
     assert await sessions.page(SessionFilter(upstream_models=["org/m"]), skip=1) == [first]

@@ -306,6 +306,19 @@ def test_a_minted_directory_is_used_start_after_start(kept: Path, tmp_path: Path
     assert len(addresses) == 1
 
 
+def test_minting_twice_is_refused_in_plain_words(kept: Path) -> None:
+    before = (kept / "keys.json").read_bytes()
+    command = [sys.executable, "-m", "workers.simulator", "mint"]
+    again = subprocess.run([*command, str(kept)], capture_output=True, text=True, timeout=30)
+    assert again.returncode == 2
+    assert "holds a TEE" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert (kept / "keys.json").read_bytes() == before
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30).stdout
+    assert "--tee DIR" in told
+    assert "--tls" in told
+
+
 def test_without_one_the_roots_are_new_at_every_start(tmp_path: Path) -> None:
     seen = set()
     for _ in range(2):

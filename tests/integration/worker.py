@@ -106,6 +106,10 @@ class NothingAttested(Attested):
         raise EvidenceAway("there are no sessions in this test")
 
     @override
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        raise AssertionError("there are no sessions in this test")
+
+    @override
     def forget(self, target: Target) -> None:
         raise AssertionError("there are no sessions in this test")
 

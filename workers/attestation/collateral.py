@@ -6,17 +6,21 @@ Intel's Provisioning Certification Service, API v4.
 
 import asyncio
 import re
-from collections import defaultdict
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import httpx
 import msgspec
 
+from shared.attestation.collateral import Window, read_window
 from shared.clock import Clock
 from workers.attestation.fetcher import EvidenceAway, Fetched, Fetcher
+from workers.attestation.shelf import Shelf
 
 KEEP_SECONDS = 86_400.0
 MOST_KEPT = 100
+AWAY_SECONDS = 60.0
+"""After a failure, and for what has expired: not asked again before that."""
 INTEL_HOST = "api.trustedservices.intel.com"
 INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 KEY = re.compile(r"([0-9A-F]{12})/(platform|processor)")
@@ -27,32 +31,43 @@ DER_SEQUENCE, LONG_LENGTH = 0x30, 0x80
 """How DER begins; no hex text has a second byte like that."""
 
 
+class _Kept(NamedTuple):
+    text: str
+    fetched_at: float
+    window: Window | None
+
+
 class Collaterals:
     """By `FMSPC/ca`. One call at a time for each; the last good one outlives an outage."""
 
     def __init__(self, fetcher: Fetcher, clock: Clock) -> None:
         self._fetcher = fetcher
         self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[float, str]] = {}
-        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._shelf: Shelf[_Kept] = Shelf(clock, most=MOST_KEPT, away_seconds=AWAY_SECONDS)
 
     async def get(self, pccs_url: str, key: str) -> str:
         """JSON of the nine members. Raises EvidenceAway."""
-        place = (pccs_url, key)
-        async with self._locks[place]:
-            fetched_at, text = self._kept.get(place, (0.0, ""))
-            if text and self._clock.now() - fetched_at < KEEP_SECONDS:
-                return text
-            try:
-                text = await self._fetch(pccs_url, key)
-            except EvidenceAway:
-                if text:
-                    return text  # whether it is still current is for the verifier to say
+        name = (pccs_url, key)
+        try:
+            kept = await self._shelf.get(
+                name, lambda: self._kept(pccs_url, key), is_fresh=self._is_fresh
+            )
+        except EvidenceAway:
+            last = self._shelf.look(name)
+            if last is None:
                 raise
-            if len(self._kept) >= MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[place] = (self._clock.now(), text)
-            return text
+            return last.text  # whether it is still current is for the verifier to say
+        return kept.text
+
+    def _is_fresh(self, kept: _Kept) -> bool:
+        """Young, and not past its own end: Intel may say something newer at any time."""
+        now = self._clock.now()
+        is_current = kept.window is not None and kept.window.holds(now)
+        return now - kept.fetched_at < (KEEP_SECONDS if is_current else AWAY_SECONDS)
+
+    async def _kept(self, pccs_url: str, key: str) -> _Kept:
+        text = await self._fetch(pccs_url, key)
+        return _Kept(text, self._clock.now(), read_window(text))
 
     async def _fetch(self, pccs_url: str, key: str) -> str:
         found = KEY.fullmatch(key)

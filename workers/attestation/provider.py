@@ -6,11 +6,12 @@ Dstack-TEE/private-ai-gateway. The document that comes back tells its own shape.
 
 from urllib.parse import quote
 
-from workers.attestation.fetcher import EvidenceAway, Fetched, Fetcher
+from workers.attestation.fetcher import MOST_BYTES, EvidenceAway, Fetched, Fetcher
 
 ALGORITHM = "ecdsa"
 """Always named: one report may mix two."""
 MOST_ID_CHARACTERS = 200
+SIGNATURE_BYTES = 64 << 10
 GONE = frozenset({404, 405})
 
 
@@ -43,16 +44,19 @@ class AttestedProvider:
     async def signature(self, message_id: str, model: str) -> str | None:
         """Of one answer, by the completion's id; None: not there, or not yet."""
         asked = {"model": model, "signing_algo": ALGORITHM}
-        found = await self._get(f"/signature/{_segment(message_id)}", asked)
+        found = await self._get(f"/signature/{_segment(message_id)}", asked, SIGNATURE_BYTES)
         return None if found.status in GONE else _ok(found).text
 
     async def receipt(self, receipt_id: str) -> str | None:
         """An ACI gateway's."""
-        found = await self._get(f"/aci/receipts/{_segment(receipt_id)}", {})
+        found = await self._get(f"/aci/receipts/{_segment(receipt_id)}", {}, SIGNATURE_BYTES)
         return None if found.status in GONE else _ok(found).text
 
-    async def _get(self, path: str, params: dict[str, str]) -> Fetched:
-        return await self._fetcher.get(self._base + path, params=params, key=self._key)
+    async def _get(
+        self, path: str, params: dict[str, str], most_bytes: int = MOST_BYTES
+    ) -> Fetched:
+        url = self._base + path
+        return await self._fetcher.get(url, params=params, key=self._key, most_bytes=most_bytes)
 
 
 def _ok(found: Fetched) -> Fetched:

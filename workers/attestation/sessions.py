@@ -1,13 +1,14 @@
 """Attestation sessions: what a provider's machine proved, kept while its report is fresh.
 
-A session is stored before it is used, so that whatever a receipt or a refusal names can be shown.
+A session is stored before it is named, so that whatever a receipt or a refusal names can be shown. Those
+that nobody names are not stored: a provider may answer each try with another megabyte.
 """
 
 import asyncio
 import secrets
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import structlog
@@ -31,10 +32,12 @@ from workers.attestation.collateral import Collaterals
 from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.history import History
 from workers.attestation.nras import Nras
+from workers.attestation.shelf import Shelf
 from workers.attestation.target import Target
 
-MOST_KEPT = 1_000
-"""A provider chooses its signers."""
+MOST_KEPT = 200
+"""Of at most a megabyte or so each: a provider chooses its signers."""
+MOST_REMEMBERED = 10_000
 AGAIN_SECONDS = 2.0
 """What did not verify is not asked for again before that."""
 NONCE_BYTES = 32
@@ -60,14 +63,6 @@ class HeldSession(msgspec.Struct, frozen=True, kw_only=True):
         return not self.unproven
 
 
-@dataclass(slots=True)
-class _Place:
-    """Of one provider, model and signer."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    held: HeldSession | None = None
-
-
 class Sessions:
     """Of one process. At most one report at a time is asked for, for each place."""
 
@@ -80,7 +75,8 @@ class Sessions:
         self._history = History(store, metrics)
         self._clock = clock
         self._metrics = metrics
-        self._places: OrderedDict[tuple[object, ...], _Place] = OrderedDict()
+        self._shelf: Shelf[HeldSession] = Shelf(clock, most=MOST_KEPT, away_seconds=AGAIN_SECONDS)
+        self._stored: OrderedDict[str, None] = OrderedDict()
 
     async def get(self, target: Target, *, signer: str = "") -> HeldSession:
         """A fresh one, verified or not; of the machine that signs as `signer`, where it is given.
@@ -88,37 +84,34 @@ class Sessions:
         Raises EvidenceAway.
         """
         if signer:
-            held = self._fresh(self._place(target, ""), target)
-            if held is not None and held.session.signer == signer and held.is_verified:
+            held = self._shelf.look(target.place(""))
+            if held is not None and held.session.signer == signer and self._is_fresh(target, held):
                 return held
-        place = self._place(target, signer)
-        async with place.lock:
-            held = self._fresh(place, target)
-            if held is None:
-                held = place.held = await self._establish(target, signer)
-            return held
+        return await self._shelf.get(
+            target.place(signer),
+            lambda: self._establish(target, signer),
+            is_fresh=partial(self._is_fresh, target),
+        )
 
     def forget(self, target: Target) -> None:
         """Its TLS key is another than was attested: the next call needs a new report."""
-        for name, place in self._places.items():
-            if name[:2] == (target.base_url, target.upstream_model):
-                place.held = None
+        self._shelf.take_off(target.has_place)
 
-    def _place(self, target: Target, signer: str) -> _Place:
-        name = target.place(signer)
-        place = self._places.setdefault(name, _Place())
-        self._places.move_to_end(name)
-        if len(self._places) > MOST_KEPT:
-            self._places.popitem(last=False)
-        return place
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        """Stores it, before a receipt or a prompt names it. Raises EvidenceAway."""
+        if held.session_id in self._stored:
+            return
+        try:
+            await self._store.add(_stored(held, target), evidence_texts(held.evidence))
+        except STORE_ERRORS as error:
+            raise EvidenceAway("the store of sessions is away") from error
+        self._stored[held.session_id] = None
+        if len(self._stored) > MOST_REMEMBERED:
+            self._stored.popitem(last=False)
 
-    def _fresh(self, place: _Place, target: Target) -> HeldSession | None:
-        held = place.held
-        if held is None:
-            return None
+    def _is_fresh(self, target: Target, held: HeldSession) -> bool:
         seconds = target.policy.report_seconds if held.is_verified else AGAIN_SECONDS
-        is_fresh = self._clock.now() - held.evidence.reported_at < seconds
-        return held if is_fresh else None
+        return self._clock.now() - held.evidence.reported_at < seconds
 
     async def _establish(self, target: Target, signer: str) -> HeldSession:
         evidence = await self._gather(target, signer)
@@ -130,13 +123,12 @@ class Sessions:
         )  # fmt: skip
         try:
             history = await self._history.compare(target, session)
-            held = HeldSession(
-                session_id=new_id(), session=session, evidence=evidence, verified_at=now,
-                unproven=unproven(session, target.policy.demoted), history=(history,),
-            )  # fmt: skip
-            await self._store.add(_stored(held, target), evidence_texts(evidence))
         except STORE_ERRORS as error:
             raise EvidenceAway("the store of sessions is away") from error
+        held = HeldSession(
+            session_id=new_id(), session=session, evidence=evidence, verified_at=now,
+            unproven=unproven(session, target.policy.demoted), history=(history,),
+        )  # fmt: skip
         self._tell(target, held)
         return held
 
@@ -147,7 +139,7 @@ class Sessions:
         )
         text, reported_at = found.text, self._clock.now()
         async with asyncio.TaskGroup() as group:
-            collateral = group.create_task(self._collateral(target, text))
+            collateral = group.create_task(self._collateral(target, text, signer))
             tokens = group.create_task(self._tokens(target, text, signer))
         answer, keys = tokens.result()
         return Evidence(
@@ -155,10 +147,12 @@ class Sessions:
             collateral=collateral.result(), nras=answer, nras_keys=keys,
         )  # fmt: skip
 
-    async def _collateral(self, target: Target, report: str) -> dict[str, str]:
+    async def _collateral(self, target: Target, report: str, signer: str) -> dict[str, str]:
         """What could be had."""
         found: dict[str, str] = {}
-        for key in await asyncio.to_thread(collateral_needed, report):
+        for key in await asyncio.to_thread(
+            collateral_needed, report, signer, target.upstream_model
+        ):
             try:
                 found[key] = await self._collaterals.get(target.pccs_url, key)
             except EvidenceAway as error:
@@ -166,14 +160,15 @@ class Sessions:
         return found
 
     async def _tokens(self, target: Target, report: str, signer: str) -> tuple[str, str]:
-        read = await asyncio.to_thread(read_report, report) if target.wants_nras else None
+        read = await asyncio.to_thread(read_report, report)
         choice = choose(read, signer, target.upstream_model) if read is not None else None
         if choice is None or not choice.attestation.nvidia_payload:
             return "", ""
         try:
-            return await self._nras.attest(target.nras_url, choice.attestation.nvidia_payload)
-        except EvidenceAway as error:
-            self._alarm("nras_away", target, reason=str(error))
+            async with asyncio.timeout(target.nras_seconds):
+                return await self._nras.attest(target.nras_url, choice.attestation.nvidia_payload)
+        except (EvidenceAway, TimeoutError) as error:
+            self._alarm("nras_away", target, reason=str(error) or "it took too long")
             return "", ""
 
     def _tell(self, target: Target, held: HeldSession) -> None:

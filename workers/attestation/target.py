@@ -1,11 +1,13 @@
 """A target: who is asked to prove what, and what is accepted of them."""
 
+from collections.abc import Hashable
+
 import httpx
 import msgspec
 
 from shared.attestation.policy import Policy
 from shared.attestation.roots import PRODUCTION, Roots
-from shared.document import Document, Model
+from shared.document import Document, Model, Provider
 from workers.attestation.fetcher import EvidenceAway, Fetcher
 from workers.attestation.provider import AttestedProvider
 from workers.providers.registry import Credentials
@@ -13,8 +15,9 @@ from workers.providers.registry import Credentials
 ACI_TYPES = frozenset({"phala"})
 """Types of provider that may be an ACI gateway: the answer to the first question tells."""
 
-
 SIMULATED_NRAS = "/nras"
+INFORMING_SECONDS = 2.0
+"""With `require` a prompt waits for it."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,9 +39,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """What a session is good for: another policy may judge the same report otherwise."""
         return (self.base_url, self.upstream_model, signer, self.policy, self.roots)
 
+    def has_place(self, place: Hashable) -> bool:
+        """Whichever the signer and the policy."""
+        return isinstance(place, tuple) and place[:2] == (self.base_url, self.upstream_model)
+
     @property
-    def wants_nras(self) -> bool:
-        return "gpu_measurements" not in self.policy.demoted
+    def nras_seconds(self) -> float | None:
+        """How long NVIDIA's word is waited for, where it only informs; None: as every call is."""
+        return INFORMING_SECONDS if "gpu_measurements" in self.policy.demoted else None
 
 
 class Targets:
@@ -67,7 +75,7 @@ class Targets:
             upstream_model=upstream_model,
             asked=self._client(provider, base_url, self._credentials.api_key(settings)),
             may_be_aci=settings.type in ACI_TYPES,
-            policy=policy_of(document, document.models.get(model)),
+            policy=policy_of(document, settings, document.models.get(model)),
             roots=self._simulated if simulated else PRODUCTION,
             pccs_url=simulated or attestation.pccs_url,
             nras_url=simulated + SIMULATED_NRAS if simulated else attestation.nras_url,
@@ -85,8 +93,8 @@ class Targets:
         return found
 
 
-def policy_of(document: Document, model: Model | None) -> Policy:
-    """What an operator accepts of whoever serves a model."""
+def policy_of(document: Document, provider: Provider, model: Model | None) -> Policy:
+    """What an operator accepts of a provider that serves a model."""
     attestation, model = document.attestation, model or Model(providers=[])
     return Policy(
         allowed_tcb=attestation.allowed_tcb,
@@ -94,5 +102,7 @@ def policy_of(document: Document, model: Model | None) -> Policy:
         report_seconds=attestation.session_seconds,
         compose_hashes=model.compose_hashes,
         os_images=model.os_images,
+        shapes=provider.attestation_shapes,
+        tls_key_required=provider.tls_key_required,
         has_gpu=model.has_gpu,
     )

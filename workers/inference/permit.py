@@ -8,12 +8,14 @@ from typing import Protocol
 
 import msgspec
 
+from shared.attestation.verify import TLS_KEY_NOT_ATTESTED
 from shared.errors import NotPermitted as Forbidden
 from shared.errors import Overloaded
 from workers.attestation.fetcher import EvidenceAway
 from workers.attestation.sessions import HeldSession
 from workers.attestation.target import Target
 from workers.inference.upstream_errors import AttemptFailed
+from workers.providers.http.pool import NO_PINS
 
 RETRY_AFTER_SECONDS = 5.0
 
@@ -23,6 +25,10 @@ class Attested(Protocol):
 
     async def get(self, target: Target, *, signer: str = "") -> HeldSession:
         """Raises EvidenceAway."""
+        ...
+
+    async def keep(self, held: HeldSession, target: Target) -> None:
+        """Stores it: what names it comes after. Raises EvidenceAway."""
         ...
 
     def forget(self, target: Target) -> None:
@@ -65,10 +71,16 @@ async def permit(sessions: Attested, target: Target | None) -> Permit:
         raise NeverPermitted
     try:
         held = await sessions.get(target)
+        await sessions.keep(held, target)
     except EvidenceAway as error:
         raise NotPermitted("The provider's attestation cannot be obtained now.") from error
     if not held.is_verified:
         told = f"The provider's attestation does not verify: {', '.join(held.unproven[:3])}."
         raise NotPermitted(told, held.session_id)
-    spki = held.session.tls_spki
-    return Permit(held.session_id, frozenset({spki}) if spki else frozenset())
+    spki = held.session.tls_spki_for(target.host)
+    if spki is None and not target.policy.tls_key_required:
+        return Permit(held.session_id, NO_PINS)
+    if not spki:
+        told = "The provider's attestation holds no TLS key of its host."
+        raise NotPermitted(told, held.session_id, cause=TLS_KEY_NOT_ATTESTED)
+    return Permit(held.session_id, frozenset({spki}))

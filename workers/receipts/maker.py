@@ -1,6 +1,7 @@
 """Makes the receipt of one transcript: fetches what proves the call, judges it, signs the document."""
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 
 import structlog
@@ -22,14 +23,15 @@ from shared.transcript import Transcript
 from workers.attestation.fetcher import EvidenceAway
 from workers.attestation.sessions import HeldSession, Sessions
 from workers.attestation.target import Target
-from workers.receipts.aims import Aims
-from workers.receipts.basis import Basis, StoredSessions
+from workers.receipts.addressees import Addressees
+from workers.receipts.share import Share
+from workers.receipts.stored_sessions import Basis, StoredSessions
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 DEADLINE_SECONDS = 1_200.0
 """Where the catalog that would say it is gone: signatures are kept for so long."""
-CALLS_AT_ONCE = 200
+LAST_LOOK_SECONDS = 5.0
 NEVER_SIGN = ("chutes", "tinfoil")
 
 log = structlog.get_logger()
@@ -49,16 +51,16 @@ class Maker:
     """Of one process."""
 
     def __init__(
-        self, *, aims: Aims, sessions: Sessions, stored: StoredSessions, key: ReceiptKey, clock: Clock,
+        self, *, addressees: Addressees, sessions: Sessions, stored: StoredSessions, key: ReceiptKey, clock: Clock,
         gateway_version: str,
     ) -> None:  # fmt: skip
-        self._aims = aims
+        self._addressees = addressees
         self._sessions = sessions
         self._stored = stored
         self._key = key
         self._clock = clock
         self._version = gateway_version
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._shares: defaultdict[str, Share] = defaultdict(Share)
 
     async def make(self, transcript: Transcript) -> SettledReceipt:
         """Returns at its deadline at the latest, with what there is by then."""
@@ -68,7 +70,7 @@ class Maker:
         if kind == "refusal":
             return await self._refusal(transcript)
         if not transcript.complete:
-            target = await self._aims.of(transcript)
+            target = await self._addressees.of(transcript)
             verdict = self._judge(transcript, target, Found(), is_over=True)
             return self._settled(transcript, verdict, Basis(), target)
         return await self._call(transcript)
@@ -77,36 +79,55 @@ class Maker:
 
     async def _call(self, transcript: Transcript) -> SettledReceipt:
         found, pause = Found(never=not transcript.upstream_id), FIRST_PAUSE_SECONDS
-        while True:
-            target = await self._aims.of(transcript)
-            seconds = target.deadline_seconds if target is not None else DEADLINE_SECONDS
-            left = transcript.ended_at + seconds - self._clock.now()
-            if target is not None:
-                await self._look(transcript, target, found)
-            verdict = self._judge(transcript, target, found, is_over=left <= 0 or found.never)
-            if verdict.label != "pending":
-                return self._settled(transcript, verdict, _basis(found), target)
-            await asyncio.sleep(min(pause, max(0.0, left)))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        share = self._shares[transcript.provider]
+        share.waiting += 1
+        try:
+            while True:
+                target = await self._addressees.of(transcript)
+                left = _left(transcript, target, self._clock.now())
+                if target is not None:
+                    await self._look(transcript, target, found, share, left)
+                is_over = left <= 0 or found.never or share.is_spent(pause)
+                verdict = self._judge(transcript, target, found, is_over=is_over)
+                if verdict.label != "pending" and await self._is_kept(found, target):
+                    return self._settled(transcript, verdict, _basis(found), target)
+                await asyncio.sleep(min(pause, max(FIRST_PAUSE_SECONDS, left)))
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        finally:
+            share.waiting -= 1
 
-    async def _look(self, transcript: Transcript, target: Target, found: Found) -> None:
+    async def _is_kept(self, found: Found, target: Target | None) -> bool:
+        """Whether the session that the receipt names is stored."""
+        try:
+            if found.held is not None and target is not None:
+                await self._sessions.keep(found.held, target)
+        except EvidenceAway as error:
+            log.warning("Receipts wait", action="receipts_wait", reason=str(error))
+            return False
+        return True
+
+    async def _look(
+        self, transcript: Transcript, target: Target, found: Found, share: Share, left: float
+    ) -> None:
         """Gets what is missing, as far as it can be had now: the signature, then its signer's session.
 
         Without a signature there is still the machine to tell of: the one the prompt was let out to,
         or else whichever answers now.
         """
         try:
-            async with self._calls:
-                if not found.signature and not found.never:
-                    await self._look_for_signature(transcript, target, found)
-            if found.signature:
-                read = read_signature(found.signature)
-                found.held = await self._sessions.get(target, signer=read.signer if read else "")
-                return
-            let_out = await self._stored.held(transcript)
-            found.held = let_out or await self._sessions.get(target)
-            found.never = found.never or found.held.session.shape in NEVER_SIGN
-        except EvidenceAway as error:
+            async with asyncio.timeout(max(LAST_LOOK_SECONDS, left)):
+                async with share.calls:
+                    if not found.signature and not found.never:
+                        await self._look_for_signature(transcript, target, found)
+                if found.signature:
+                    read = read_signature(found.signature)
+                    signer = read.signer if read else ""
+                    found.held = await self._sessions.get(target, signer=signer)
+                    return
+                let_out = await self._stored.held(transcript)
+                found.held = let_out or await self._sessions.get(target)
+                found.never = found.never or found.held.session.shape in NEVER_SIGN
+        except (EvidenceAway, TimeoutError) as error:
             log.info(
                 "Evidence is not there yet", action="evidence_away",
                 request_id=transcript.request_id, provider=target.provider, reason=str(error),
@@ -141,7 +162,7 @@ class Maker:
 
     async def _refusal(self, transcript: Transcript) -> SettledReceipt:
         """Nothing was sent: the receipt shows the session that was refused."""
-        target = await self._aims.of(transcript)
+        target = await self._addressees.of(transcript)
         held = await self._stored.held(transcript)
         policy = target.policy if target is not None else Policy()
         session = held.session if held is not None else _nothing(transcript, policy)
@@ -176,6 +197,12 @@ class Maker:
             # What belongs to the session was stored with it.
             evidence={digest_of(signature): signature} if signature else {},
         )
+
+
+def _left(transcript: Transcript, target: Target | None, now: float) -> float:
+    """Seconds until what was not obtained never will be."""
+    seconds = target.deadline_seconds if target is not None else DEADLINE_SECONDS
+    return transcript.ended_at + seconds - now
 
 
 def _nothing(transcript: Transcript, policy: Policy) -> Session:

@@ -26,10 +26,10 @@ from workers.attestation.sessions import Sessions
 from workers.attestation.target import Targets
 from workers.providers.registry import Credentials
 from workers.providers.transport import UpstreamTransport
-from workers.receipts.aims import Aims
-from workers.receipts.basis import StoredSessions
+from workers.receipts.addressees import Addressees
 from workers.receipts.collector import Collector
 from workers.receipts.maker import Maker
+from workers.receipts.stored_sessions import StoredSessions
 from workers.receipts.tree import Tree
 from workers.receipts.writer import Writer
 
@@ -65,7 +65,9 @@ class Receipts:
         self._stream = ReceiptStream(client, shards, process)
         sessions = Sessions(fetcher, store, clock=clock, metrics=metrics)
         maker = Maker(
-            aims=Aims(self._catalogs, Targets(credentials, fetcher, simulated=simulated)),
+            addressees=Addressees(
+                self._catalogs, Targets(credentials, fetcher, simulated=simulated)
+            ),
             sessions=sessions,
             stored=StoredSessions(store),
             key=key,

@@ -28,8 +28,11 @@ class Tree:
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             try:
-                while (head := await self._store.append(MOST_AT_ONCE)) is not None:
-                    self._metrics.log_size.set(head.tree_size)
+                while await self._store.append(MOST_AT_ONCE) is not None:
+                    pass  # there may be more
+                # Asked for, because another process may have appended, or one before this.
+                head = await self._store.head()
+                self._metrics.log_size.set(0 if head is None else head.tree_size)
             except LogBroken as error:
                 self._metrics.attestation_alarms.labels("log_broken").inc()
                 log.error("The log is not as it was signed", action="log_broken", reason=str(error))

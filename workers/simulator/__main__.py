@@ -28,6 +28,13 @@ from workers.simulator.tee.tee import Tee
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75  # as providers' front ends keep theirs
+MINT_HELP = """
+Makes the keys and roots of a synthetic TEE, which prove nothing, and keeps them: `--tee DIR` starts a
+simulator with them, so that its machines and their roots stay the same, and `--tls` has it serve https
+with the key that they attest. DIR gets roots.json (for GATEWAY_ATTESTATION_ROOTS and `gateway receipts
+verify --roots`), ca.pem (what clients trust under --tls) and keys.json (private). A DIR that holds one
+is refused.
+"""
 GRACE_SECONDS = 1  # a stalled stream must not hold up the end
 LEDGER_CALLS = 500_000  # about 250 MB when full
 
@@ -40,9 +47,13 @@ def main() -> None:
 
 
 def _mint(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m workers.simulator mint")
-    parser.add_argument("directory", type=Path, help="is made where it is not there")
-    Pki.mint(SystemClock().now()).save(parser.parse_args(arguments).directory)
+    parser = argparse.ArgumentParser(prog="python -m workers.simulator mint", description=MINT_HELP)
+    parser.add_argument("directory", metavar="DIR", type=Path, help="is made where it is not there")
+    directory = parser.parse_args(arguments).directory
+    try:
+        Pki.mint(SystemClock().now()).save(directory)
+    except OSError as error:
+        parser.error(str(error))
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -76,8 +87,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--api-key", action="append", default=[], help="default: any key")
     parser.add_argument("--ledger", type=Path, help="file that outlives the process")
     parser.add_argument("--ledger-calls", type=int, default=LEDGER_CALLS, help="kept in memory")
-    parser.add_argument("--tee", type=Path, help="a minted directory; default: new keys each start")
-    parser.add_argument("--tls", action="store_true", help="serve https, with the TEE's key")
+    parser.add_argument(
+        "--tee", type=Path, help="a directory of `mint`; default: new keys each start"
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="serve https, with the key that is attested"
+    )
     options = parser.parse_args()
     try:
         options.pace = _pace(options)

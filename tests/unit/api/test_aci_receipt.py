@@ -7,6 +7,7 @@ import pytest
 
 from api.aci_receipt import aci_receipt
 from shared.attestation.message import check_message
+from shared.attestation.policy import Policy
 from shared.attestation.session import Session
 from shared.attestation.signing import ReceiptKey
 from shared.transcript import Digest
@@ -44,7 +45,10 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def statuses(receipt: dict[str, Any]) -> dict[str, str]:
-    return {one.name: one.status for one in check_message(CLIENT, json.dumps(receipt), SESSION)}
+    return {
+        one.name: one.status
+        for one in check_message(CLIENT, json.dumps(receipt), SESSION, policy=Policy())
+    }
 
 
 def test_it_holds_for_the_client_whose_bytes_it_names():

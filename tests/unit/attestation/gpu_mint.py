@@ -83,8 +83,9 @@ class Maker:
     def roots(self) -> Roots:
         der = self.root.public_bytes(Encoding.DER)
         return Roots(
-            name="synthetic", nvidia_sha256=hashlib.sha256(der).hexdigest(), synthetic=True
-        )
+            name="synthetic", intel_der=None, nvidia_sha256=hashlib.sha256(der).hexdigest(),
+            nras_issuer=NRAS_ISSUER, synthetic=True,
+        )  # fmt: skip
 
     @property
     def keys(self) -> str:

@@ -12,7 +12,7 @@ import msgspec
 import rfc8785
 
 from shared.attestation.evidence import Evidence
-from shared.attestation.factor import DECIDING
+from shared.attestation.factor import DECIDING, OF_A_MESSAGE
 from shared.attestation.policy import Policy
 from shared.attestation.session import Session, examine
 from workers.simulator.tee.collateral import State, collateral
@@ -29,14 +29,10 @@ KEY = f"{FMSPC}/platform"
 SPKI = "c7" * 32
 SIGNER, GATEWAY_SIGNER, OTHER_SIGNER = "11" * 20, "22" * 32, "33" * 20
 MODEL = "maker/model"
-OF_MESSAGES = (
-    "tls_pinned", "request_hash", "response_hash", "signature_valid", "signature_model",
-    "signature_scope",
-)  # fmt: skip
-OF_SESSIONS = tuple(one for one in DECIDING if one not in OF_MESSAGES)
-NOT_HERE = ("image_provenance", "signer_history")
-"""They need the network, and the session before."""
-OPEN = {"compose_known": "unknown", "os_image_known": "unknown"}
+OF_SESSIONS = tuple(one for one in DECIDING if one not in OF_A_MESSAGE)
+NOT_HERE = ("signer_history",)
+"""It needs the session before."""
+OPEN = dict.fromkeys(("compose_known", "os_image_known", "image_provenance"), "unknown")
 PASSING = {**dict.fromkeys(OF_SESSIONS, "pass"), **OPEN, "trust_root": "pass"}
 DIRECT = {**PASSING, "gateway_attested": "skip"}
 

@@ -12,6 +12,7 @@ from eth_keys.datatypes import PrivateKey
 from msgspec.structs import replace
 
 from shared.attestation.message import check_message, is_gateway_scope
+from shared.attestation.policy import Policy
 from shared.attestation.report_data import keyset_digest
 from shared.attestation.session import Session
 from shared.transcript import Digest, Transcript
@@ -71,7 +72,9 @@ def sealed_b(receipt: dict[str, Any], algorithm: str, key_id: str) -> str:
 
 
 def statuses(text: str, session: Session = SESSION, call: Transcript = CALL) -> dict[str, str]:
-    found: dict[str, str] = {one.name: one.status for one in check_message(call, text, session)}
+    found: dict[str, str] = {
+        one.name: one.status for one in check_message(call, text, session, policy=Policy())
+    }
     assert set(found) == {*NAMES, "tls_pinned"}
     return found
 
@@ -98,6 +101,15 @@ def test_an_honest_receipt_of_either_generation_passes_as_a_gateways(text: str):
 def test_any_encoding_of_the_same_receipt_passes(text: str):
     changed = json.dumps(json.loads(text), indent=3, sort_keys=True)
     assert failing(changed) == []
+
+
+def test_a_receipt_is_not_read_without_end():
+    bare = len(sealed_c(document(more="")))
+    assert failing(sealed_c(document(more="x" * (64 * 1024 - bare)))) == []
+    long = sealed_c(document(more="x" * (64 * 1024 - bare + 1)))
+    found = check_message(CALL, long, SESSION, policy=Policy())
+    [told] = [one for one in found if one.name == "signature_valid"]
+    assert (told.status, told.detail) == ("fail", "what the provider answered is no signature")
 
 
 @pytest.mark.parametrize("form", [POINT, b"\x04" + POINT, KEY.public_key.to_compressed_bytes()])

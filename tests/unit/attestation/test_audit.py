@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from shared.attestation.audit import Audit, audit
 from shared.attestation.evidence import Evidence
 from shared.attestation.export import NotAReceipt
-from shared.attestation.factor import Factor
+from shared.attestation.factor import DECIDING, Factor
 from shared.attestation.policy import Policy
 from shared.attestation.receipt import digest_of, evidence_texts
 from shared.attestation.roots import PRODUCTION, Roots
 from shared.attestation.session import examine
 from shared.attestation.signing import ReceiptKey
+from shared.attestation.terms import Terms
 from shared.attestation.verdict import Verdict, judge
 from shared.transcript import Digest
 from tests.exports import (
@@ -60,8 +61,12 @@ def audited(
     roots: Roots | None = None,
     now: float | None = None,
     key: str | None = HEX_KEY,
+    **terms: Any,
 ) -> Audit:
-    return audit(export, roots=roots or minted().roots, now=now, gateway_key=key)
+    """`key`: those that are known, with commas. `terms`: more of them."""
+    keys = frozenset(key.split(",")) if key else frozenset[str]()
+    asked = Terms(gateway_keys=keys, **terms)
+    return audit(export, roots=roots or minted().roots, now=now, terms=asked)
 
 
 def wrong(found: Audit) -> list[str]:
@@ -72,20 +77,35 @@ def wrong(found: Audit) -> list[str]:
 @pytest.mark.parametrize("profile", ["near-direct", "phala"])
 def test_an_honest_receipt_comes_out_verified(profile: str, streamed: bool):
     found = audited(exported(minted(profile, streamed=streamed)))
-    assert [check.status for check in found.checks] == ["pass"] * 5
+    assert [check.status for check in found.checks] == ["pass"] * 7
     assert found.verdict.label == "verified"
     assert found.holds()
+    assert found.not_shown == ()
 
 
 def test_the_answer_that_a_proxy_writes_otherwise_is_known_from_the_file():
     found = audited(exported(minted("phala", model="tee-reserialised")))
     assert found.holds()
+    # What was signed is a dump that the gateway hashed: that it is this answer is its word.
+    assert (found.request_link, found.response_link) == ("bytes", "word")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"verified_at": 1.0},
+        {"verified_at": NOW + 301},
+        {"ended_at": 5.0, "started_at": 4.0},
+    ],
+)
+def test_times_that_do_not_follow_one_another_are_found(times: dict[str, Any]):
+    assert "times" in wrong(audited(exported(minted(), **times)))
 
 
 @pytest.mark.parametrize(("profile", "policy"), [("near", Policy()), ("aci-b", NO_GPU),
                                                  ("aci-c", NO_GPU)])  # fmt: skip
 def test_what_a_gateway_signed_comes_out_so_and_is_not_verified(profile: str, policy: Policy):
-    found = audited(exported(minted(profile, streamed=True), policy))
+    found = audited(exported(minted(profile, streamed=True), policy), accept_policy=True)
     assert found.verdict.label == "gateway_only"
     assert wrong(found) == []
     assert not found.holds()
@@ -98,6 +118,15 @@ def test_a_failed_receipt_comes_out_failed_for_the_same_reason(model: str):
     assert (found.verdict.label, wrong(found)) == ("failed", [])
     assert found.verdict.detail == found.stored.detail
     assert not found.holds()
+
+
+def test_nothing_is_proven_by_demoting_all_that_decides():
+    call, policy = minted(), Policy(demoted=DECIDING)
+    bare = Minted(transcript=call.transcript, evidence=Evidence(), roots=PRODUCTION)
+    assert verdict_of(bare, policy).label == "failed"
+    lie = signed(document_of(bare, Verdict("verified"), policy))
+    with pytest.raises(NotAReceipt, match="demotes a factor that always decides"):
+        audited(export_of(lie, {}), roots=PRODUCTION)
 
 
 def test_an_answer_that_was_cut_comes_out_with_its_cause():
@@ -142,7 +171,9 @@ def test_it_is_judged_at_the_time_it_was_verified_and_at_another_only_if_asked()
 def test_a_gateway_key_that_was_not_given_is_told_and_another_than_the_given_fails():
     export = exported(minted())
     assert audited(export, key=None).holds()
-    assert any("key" in note for note in audited(export, key=None).notes)
+    assert audited(export, key=None).not_shown == (
+        "that the gateway's log holds it", "whose key signed it"
+    )  # fmt: skip
     assert wrong(audited(export, key=OTHER_KEY.public_key.hex())) == ["gateway_signature", "log"]
     assert audited(export, key=f"{OTHER_KEY.public_key.hex()},{HEX_KEY}").holds()
 
@@ -159,15 +190,66 @@ def test_a_log_head_under_another_key_of_the_gateway_is_fine():
     Policy(allowed_tcb=("UpToDate", "OutOfDate")), Policy(demoted=("gpu_measurements",)), NO_GPU,
     Policy(report_seconds=3600),
 ])  # fmt: skip
-def test_a_policy_that_is_wider_than_the_default_is_told(policy: Policy):
-    notes = audited(exported(minted(), policy)).notes
-    assert any("policy" in note for note in notes)
-    assert not any("policy" in note for note in audited(exported(minted())).notes)
+def test_a_policy_that_is_laxer_than_the_default_is_told_and_must_be_accepted(policy: Policy):
+    export = exported(minted(), policy)
+    found, accepted = audited(export), audited(export, accept_policy=True)
+    assert (found.verdict.label, wrong(found), found.holds()) == ("verified", ["policy"], False)
+    assert (accepted.laxer, accepted.holds()) == (found.laxer, True)
+    assert len(found.laxer) == 1
+
+
+@pytest.mark.parametrize("policy", [
+    DEFAULT, Policy(allowed_tcb=()), Policy(report_seconds=60),
+    Policy(compose_hashes=("ab" * 32,), os_images=("cd" * 32,)),
+])  # fmt: skip
+def test_a_policy_that_is_stricter_than_the_default_needs_nobodys_consent(policy: Policy):
+    found = audited(exported(minted(), policy))
+    assert (found.laxer, wrong(found)) == ((), [])
 
 
 def test_a_tcb_status_that_the_policy_allows_comes_out_so():
     policy = Policy(allowed_tcb=("UpToDate", "OutOfDate"))
-    assert audited(exported(minted(model="tee-out-of-date"), policy)).holds()
+    export = exported(minted(model="tee-out-of-date"), policy)
+    assert audited(export, accept_policy=True).holds()
+    assert audited(export, allowed_tcb=("UpToDate", "OutOfDate")).holds()
+
+
+LAX: list[tuple[str, Policy, dict[str, Any], str]] = [
+    ("tee-out-of-date", Policy(allowed_tcb=("UpToDate", "OutOfDate")),
+     {"allowed_tcb": ("UpToDate",)}, "tcb_status"),
+    ("tee-out-of-date", Policy(allowed_tcb=("UpToDate", "OutOfDate")),
+     {"default_policy": True}, "tcb_status"),
+    ("tee-nras-away", Policy(demoted=("gpu_measurements",)),
+     {"no_demoted": True}, "gpu_measurements"),
+    ("tee-nras-away", Policy(demoted=("gpu_measurements",)),
+     {"default_policy": True}, "gpu_measurements"),
+    ("tee-missing-gpu", NO_GPU, {"default_policy": True}, "gpu_present"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "policy", "terms", "factor"), LAX)
+def test_an_auditors_own_policy_decides_in_place_of_the_receipts(
+    model: str, policy: Policy, terms: dict[str, Any], factor: str
+):
+    export = exported(minted(model=model), policy)
+    assert audited(export, accept_policy=True).holds()
+    found = audited(export, **terms)
+    assert (found.verdict.label, found.verdict.detail) == ("failed", factor)
+    # True to its own policy it still is: the receipt does not lie.
+    assert (found.laxer, wrong(found), found.holds()) == ((), [], False)
+    assert (found.stored.label, found.stored_policy) == ("verified", policy)
+
+
+def test_what_an_auditor_has_not_chosen_stays_the_gateways():
+    policy = Policy(allowed_tcb=("UpToDate", "OutOfDate"), demoted=("gpu_measurements",))
+    found = audited(exported(minted(), policy), no_demoted=True)
+    assert (found.laxer, wrong(found)) == (("TCB OutOfDate",), ["policy"])
+
+
+def test_lists_of_what_is_known_stay_in_the_default_policy():
+    policy = Policy(compose_hashes=("ab" * 32,))
+    found = audited(exported(minted(), policy), default_policy=True)
+    assert found.policy == policy
 
 
 # ---- links to the client's bytes
@@ -258,10 +340,18 @@ def test_an_evidence_text_that_was_changed_is_not_used():
 
 def test_an_evidence_text_that_is_missing_fails():
     def change(whole: Json) -> None:
-        whole["evidence"] = {}
+        del whole["evidence"][whole["receipt"]["evidence"]["report"]]
 
     found = audited(changed_export(change))
     assert wrong(found) == ["evidence", "factors", "label"]
+
+
+def test_an_export_without_its_evidence_is_said_to_be_one():
+    def change(whole: Json) -> None:
+        whole["evidence"] = {}
+
+    with pytest.raises(NotAReceipt, match="has no evidence"):
+        audited(changed_export(change))
 
 
 def test_a_text_that_nobody_named_changes_nothing():
@@ -294,7 +384,15 @@ def test_a_receipt_that_is_not_in_the_log_yet_is_told():
     call = minted()
     found = audited(export_of(honest(call), evidence_texts(call.evidence)))
     assert [check.status for check in found.checks if check.name == "log"] == ["skip"]
+    assert found.not_shown == ("that the gateway's log holds it",)
     assert found.holds()
+
+
+def test_a_log_that_is_asked_for_must_hold_it():
+    call = minted()
+    export = export_of(honest(call), evidence_texts(call.evidence))
+    assert wrong(audited(export, require_log=True)) == ["log"]
+    assert audited(exported(call), require_log=True).holds()
 
 
 # ---- a gateway that lies
@@ -343,12 +441,31 @@ def test_a_policy_record_is_a_contract_and_no_proof():
     call = Minted(transcript=minted().transcript, evidence=Evidence(), roots=PRODUCTION)
     document = signed(document_of(call, Verdict("n/a"), kind="zdr", tier="ZDR",
                                   zdr={"note": "contract, not proof"}))  # fmt: skip
-    found = audited(export_of(document, {}), roots=PRODUCTION)
+    export = export_of(document, {}, log=log_of(document))
+    found = audited(export, roots=PRODUCTION)
     assert (found.verdict.label, wrong(found)) == ("n/a", [])
     assert any("not proof" in note for note in found.notes)
     assert not found.holds()
     assert found.holds("zdr")
     assert not found.holds("refusal")
+
+
+@pytest.mark.parametrize("kind", ["zdr", "refusal"])
+def test_what_rests_on_the_gateways_word_needs_its_key_and_its_log(kind: Any):
+    zdr = Minted(transcript=minted().transcript, evidence=Evidence(), roots=PRODUCTION)
+    texts = evidence_texts(minted(model="tee-debug").evidence) if kind == "refusal" else {}
+    made = {
+        "zdr": lambda key: signed(document_of(zdr, Verdict("n/a"), kind="zdr"), key),
+        "refusal": lambda key: signed(refused("tee-debug"), key),
+    }[kind]
+    document, forged = made(KEY), made(OTHER_KEY)
+    logged = export_of(document, texts, log=log_of(document))
+    assert audited(logged).holds(kind)
+    assert not audited(logged, key=None).holds(kind)
+    assert not audited(export_of(document, texts)).holds(kind)
+    self_made = export_of(forged, texts, log=log_of(forged, key=OTHER_KEY))
+    assert not audited(self_made, key=None).holds(kind)
+    assert not audited(self_made).holds(kind)
 
 
 def test_a_receipt_without_factors_has_the_label_that_its_evidence_bears():
@@ -379,7 +496,8 @@ def refused(model: str) -> Json:
 
 def test_a_refusal_shows_the_session_that_was_refused():
     document = refused("tee-debug")
-    found = audited(export_of(document, evidence_texts(minted(model="tee-debug").evidence)))
+    texts = evidence_texts(minted(model="tee-debug").evidence)
+    found = audited(export_of(document, texts, log=log_of(document)))
     assert (found.verdict.label, found.verdict.reason) == ("failed", "evidence_invalid")
     assert wrong(found) == []
     assert not found.holds()
@@ -395,9 +513,8 @@ def test_a_refusal_of_what_was_in_order_is_found():
 
 def test_a_pending_receipt_is_nothing_yet():
     told = {"receipt_id": "a", "request_id": "b", "label": "pending"}
-    found = audited(json.dumps({"receipt": told, "evidence": {}, "log": None}).encode())
-    assert "gateway_signature" in wrong(found)
-    assert not found.holds()
+    with pytest.raises(NotAReceipt, match="is pending: ask for it again"):
+        audited(json.dumps({"receipt": told, "evidence": {}, "log": None}).encode())
 
 
 # ---- what is no receipt
@@ -413,6 +530,16 @@ def test_a_pending_receipt_is_nothing_yet():
 def test_what_is_no_receipt_is_said_to_be_none(raw: bytes):
     with pytest.raises(NotAReceipt):
         audited(raw)
+
+
+def test_an_error_that_was_saved_as_a_receipt_is_told_in_its_own_words():
+    raw = b'{"error": {"message": "Receipt \'x\' not found.", "code": "receipt_not_found"}}'
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt: Receipt 'x' not found."):
+        audited(raw)
+    with pytest.raises(NotAReceipt, match=r"an error .* receipt$"):
+        audited(b'{"error": {"message": 7}}')
+    with pytest.raises(NotAReceipt, match="not the export"):
+        audited(b'{"error": "no object"}')
 
 
 def test_two_members_of_one_name_are_not_read():

@@ -1,9 +1,11 @@
 """Compose: the software is what three places say alike, and known only by an operator's lists."""
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from shared.attestation.policy import Policy
 from tests.unit.attestation.minted import (
@@ -17,9 +19,10 @@ from tests.unit.attestation.minted import (
     statuses,
     tinfoil,
 )
-from workers.simulator.tee.event_log import runtime_event
+from workers.simulator.tee.event_log import Event, boot_event, replayed, runtime_event
 
-HASH, IMAGE = Machine().compose_hash.hex(), "05" * 32
+HASH, OWN_WORD = Machine().compose_hash.hex(), "05" * 32
+IMAGE = hashlib.sha256(b"\x07" * 48 + b"".join(replayed(Machine().log)[:3])).hexdigest()
 OTHER = "00" * 32
 
 
@@ -118,6 +121,8 @@ def test_a_compose_is_known_by_a_list(listed: tuple[str, ...], status: str):
         ((IMAGE,), "dstack-dev-0.5.5", "fail"),
         ((IMAGE,), "dstack-nvidia-dev", "fail"),
         ((IMAGE,), "developer", "pass"),
+        ((OWN_WORD, IMAGE), "dstack-0.5.5", "pass"),
+        ((OWN_WORD,), "dstack-0.5.5", "fail"),
         ((OTHER,), "dstack-0.5.5", "fail"),
     ],
 )
@@ -128,5 +133,39 @@ def test_an_image_is_known_by_a_list_unless_it_is_a_development_image(
     session = examined(near_direct(machine), policy=Policy(os_images=listed))
     assert statuses(session)["os_image_known"] == status
     assert session.os_image_hash == IMAGE
+    assert f"{IMAGE}, {OWN_WORD} by its own word" in details(session)["os_image_known"]
     is_said = "a development image by its own word" in details(session)["os_image_known"]
     assert is_said == ("-dev" in image)
+
+
+class OwnSystem(Machine):
+    """A genuine machine under an operating system of an attacker's, who writes RTMR3 as they like."""
+
+    @property
+    @override
+    def log(self) -> tuple[Event, ...]:
+        booted = tuple(boot_event(register, b"an attacker's") for register in range(3))
+        return (*booted, *(event for event in super().log if event.imr == 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "compose", "image"),
+    [((OWN_WORD,), "unknown", "fail"), ((IMAGE, OWN_WORD), "unknown", "fail"),
+     ((), "pass", "unknown")],
+)  # fmt: skip
+def test_an_operating_system_of_ones_own_is_not_known_by_its_word(
+    images: tuple[str, ...], compose: str, image: str
+):
+    policy = Policy(compose_hashes=(HASH,), os_images=images)
+    session = examined(near_direct(OwnSystem()), policy=policy)
+    shown = statuses(session)
+    assert (shown["rtmr_replay"], shown["compose_hash"]) == ("pass", "pass")
+    assert (shown["compose_known"], shown["os_image_known"]) == (compose, image)
+    assert "by the word of an unknown operating system" in details(session)["compose_known"]
+
+
+def test_a_known_compose_on_a_known_image_rests_on_nobodys_word():
+    policy = Policy(compose_hashes=(HASH,), os_images=(IMAGE,))
+    session = examined(near_direct(), policy=policy)
+    assert details(session)["compose_known"] == HASH
+    assert statuses(session)["compose_known"] == "pass"

@@ -109,8 +109,10 @@ def test_the_honest_log_passes_and_waits_for_the_quote():
         (RUNTIME, {"event_payload": "f"}, "payload cannot be read"),
         (RUNTIME, {"event_payload": None}, "payload cannot be read"),
         (RUNTIME, {"event_payload": "ff", "digest": ""}, "does not replay to the quote's RTMR3"),
-        (RUNTIME, {"event_type": 1}, ""),
-        (RUNTIME, {"event_type": 1, "digest": ""}, "it has no digest"),
+        (RUNTIME, {"event_type": 0}, "it is no runtime event"),
+        (RUNTIME, {"event_type": "134217729"}, "it is no runtime event"),
+        (RUNTIME, {"event_type": None, "digest": ""}, "it is no runtime event"),
+        (BOOT, {"event_type": 0x08000001}, ""),
         (BOOT, {"digest": ""}, "it has no digest"),
         (BOOT, {"digest": None}, "digest cannot be read"),
         (BOOT, {"digest": "00" * 49}, "digest cannot be read"),
@@ -132,10 +134,14 @@ def test_a_changed_entry_fails_unless_nothing_that_counts_was_changed(
     assert told in detail
 
 
-def test_an_event_of_another_kind_measures_nothing_by_its_name():
-    at = next(n for n, one in enumerate(log()) if one["event"] == "compose-hash")
-    found = replay(tuple(changes(log(), at, event_type=1)))
-    assert found.registers == REGISTERS
+def test_a_boot_measurement_cannot_be_hidden_behind_another_type_of_event():
+    """Or else what an application measures later would take its place."""
+    entries = log(runtime_event("compose-hash", b"\x09" * 32), runtime_event("system-ready", b""))
+    for at, one in enumerate(entries[:-2]):
+        if one["event"] in ("compose-hash", "system-ready"):
+            entries[at] = {"imr": 3, "event_type": 0, "digest": one["digest"]}
+    found = replay(tuple(entries))
+    assert "it is no runtime event" in found.fault
     assert found.measurements("compose-hash") == ()
 
 

@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from shared.attestation.factor import Factor
 from shared.attestation.message import check_message, is_gateway_scope, read_signature
+from shared.attestation.policy import Policy
 from shared.attestation.session import Session
 from shared.transcript import Digest, Transcript
 from tests.transcripts import a_transcript
 from tests.vectors import vector
 
+DEFAULT = Policy()
 MODEL = "org/model:tag"
 REQUEST, RESPONSE, RESERIALISED = "1" * 64, "2" * 64, "3" * 64
 THREE = f"{MODEL}:{REQUEST}:{RESPONSE}"
@@ -28,6 +30,7 @@ ADDRESS = KEY.public_key.to_canonical_address().hex()
 ED_ADDRESS = ED_KEY.public_key().public_bytes_raw().hex()
 
 CALL = a_transcript(
+    provider_type="phala",
     upstream_model=MODEL,
     forwarded_request=Digest(REQUEST, 10),
     upstream_response=Digest(RESPONSE, 20),
@@ -62,9 +65,12 @@ def ed_answer(text: str = THREE, **changes: Any) -> str:
 
 
 def factors(
-    signature: str, session: Session = SESSION, call: Transcript = CALL
+    signature: str,
+    session: Session = SESSION,
+    call: Transcript = CALL,
+    policy: Policy = DEFAULT,
 ) -> dict[str, Factor]:
-    found = check_message(call, signature, session)
+    found = check_message(call, signature, session, policy=policy)
     assert sorted(one.name for one in found) == sorted(NAMES)
     return {one.name: one for one in found}
 
@@ -89,6 +95,7 @@ def test_a_text_of_two_parts_names_no_model():
     found = statuses(answer(TWO))
     assert found["signature_model"] == "skip"
     assert "fail" not in found.values()
+    assert "the signature names no model" in factors(answer(TWO))["signature_model"].detail
 
 
 @pytest.mark.parametrize(("text", "wrong"), [
@@ -122,6 +129,13 @@ def test_a_whole_answer_may_be_signed_as_its_proxy_writes_it_and_that_is_told():
     assert factors(answer())["response_hash"].detail.startswith("raw")
     assert failing(signed, call=replace(CALL, streamed=True)) == ["response_hash"]
     assert failing(signed, call=replace(CALL, reserialised_response="")) == ["response_hash"]
+
+
+@pytest.mark.parametrize("provider_type", ["near", "openai", "vercel", ""])
+def test_no_other_provider_writes_its_answers_anew(provider_type: str):
+    """The gateway could name the signed hash as that of any answer."""
+    call = replace(CALL, provider_type=provider_type)
+    assert failing(answer(f"{REQUEST}:{RESERIALISED}"), call=call) == ["response_hash"]
 
 
 def test_what_nobody_hashed_is_unknown_and_never_equal():
@@ -217,6 +231,15 @@ def test_an_answer_that_is_no_signature_fails(signature: str):
     assert {found[name] for name in NAMES[:2]} == {"unknown"}
 
 
+def test_a_signature_is_not_read_without_end():
+    """Else its hash and its canonical form take seconds of a process that has others to serve."""
+    bare = len(answer(more=""))
+    assert failing(answer(more="x" * (64 * 1024 - bare))) == []
+    assert failing(answer(more="x" * (64 * 1024 - bare + 1))) == ["signature_valid"]
+    long = answer(error_code="x" * 64 * 1024)
+    assert failing(long) == ["signature_valid"]
+
+
 def test_random_changes_never_raise_and_pass_only_where_they_change_nothing_signed():
     rng, whole = random.Random(5), answer(signature_kind="provider_tee")
     for _ in range(500):
@@ -276,7 +299,9 @@ SPKI, OTHER = "ab" * 32, "cd" * 32
     ("", {"api.example": SPKI, "b.example": OTHER}, SPKI, "pass"),
     ("", {"api.example": SPKI, "b.example": OTHER}, OTHER, "fail"),
     (SPKI, {"b.example": SPKI}, OTHER, "fail"),
-    ("", {"b.example": SPKI, "c.example": OTHER}, OTHER, "skip"),
+    (SPKI, {"b.example": SPKI}, SPKI, "fail"),
+    ("", {"b.example": SPKI, "c.example": OTHER}, OTHER, "fail"),
+    ("", {"api.example": ""}, SPKI, "fail"),
 ])  # fmt: skip
 def test_the_prompt_goes_to_the_attested_tls_key(
     attested: str, by_domain: dict[str, str], seen: str, status: str
@@ -285,6 +310,19 @@ def test_the_prompt_goes_to_the_attested_tls_key(
     call = replace(CALL, tls_host="api.example", tls_spki=seen)
     assert statuses(answer(), session, call)["tls_pinned"] == status
     assert statuses("", session, call)["tls_pinned"] == status
+
+
+@pytest.mark.parametrize(("attested", "seen", "status"), [
+    ("", SPKI, "fail"), ("", "", "fail"), (SPKI, SPKI, "pass"), (SPKI, OTHER, "fail"),
+])  # fmt: skip
+def test_where_a_tls_key_is_required_a_report_without_one_fails(
+    attested: str, seen: str, status: str
+):
+    """A report that was asked for with a TLS key may come without one, and is as genuine."""
+    session = replace(SESSION, tls_spki=attested)
+    call = replace(CALL, tls_host="api.example", tls_spki=seen)
+    found = factors(answer(), session, call, Policy(tls_key_required=True))
+    assert found["tls_pinned"].status == status
 
 
 # ---- recorded

@@ -35,6 +35,11 @@ def test_what_was_not_obtained_is_unknown(text: str, keys: str):
     assert check_nras(text, keys, NONCE, 2, NOW, MAKER.roots).status == "unknown"
 
 
+def test_an_answer_about_no_gpu_says_so():
+    found = check(json.dumps([["JWT", "token"], {}]), gpus=0)
+    assert (found.status, found.detail) == ("fail", "the report has no GPU that it could be about")
+
+
 def test_without_a_nonce_of_ours_it_is_unknown():
     assert check_nras(HONEST.text, MAKER.keys, "", 2, NOW, MAKER.roots).status == "unknown"
 

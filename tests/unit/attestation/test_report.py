@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from shared.attestation.forms import MAX_CHARACTERS
 from shared.attestation.report import MAX_ATTESTATIONS, Attestation, Report, read_report
 from tests.unit.attestation.minted import (
     GATEWAY_SIGNER,
@@ -16,6 +15,7 @@ from tests.unit.attestation.minted import (
     Machine,
     aci,
     chutes,
+    gpu_payload,
     keyset,
     near_direct,
     near_gateway,
@@ -83,7 +83,8 @@ def test_every_node_behind_a_proxy_is_read():
 
 
 def test_not_more_nodes_are_read_than_there_can_be():
-    many = vllm_proxy(*[Machine()] * 2)
+    bare = Machine(shown={"nvidia_payload": None, "event_log": None, "intel_quote": "00"})
+    many = vllm_proxy(bare, bare)
     many["all_attestations"] *= MAX_ATTESTATIONS
     assert len(read(many).attestations) == MAX_ATTESTATIONS
 
@@ -160,11 +161,21 @@ def test_what_has_no_known_shape_is_no_report(text: str):
 
 
 def test_a_text_beyond_all_measure_is_no_report():
-    assert read_report(json.dumps(near_direct(padding="x" * MAX_CHARACTERS))) is None
+    room = 1024 * 1024 - len(json.dumps(near_direct(padding="")))
+    assert read_report(json.dumps(near_direct(padding="x" * room))) is not None
+    assert read_report(json.dumps(near_direct(padding="x" * (room + 1)))) is None
+
+
+def test_a_gateways_report_of_two_machines_with_eight_gpus_each_is_read():
+    eight = {"nvidia_payload": gpu_payload(count=8)}
+    report = near_gateway(Machine(shown=eight), Machine(shown=eight))
+    read = read_report(json.dumps(report))
+    assert read is not None
+    assert len(read.attestations) == 2
 
 
 def test_long_texts_are_read_or_left_in_good_time():
-    long = "f" * 10_000_000
+    long = "f" * 900_000
     for name in ("signing_address", "intel_quote", "event_log", "info", "tls_cert_fingerprint"):
         one = first({**near_direct(), name: long})
         assert one.quote == b"" or name != "intel_quote"

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.attestation.factor import DECIDING, INFORMING
+from shared.attestation.factor import DECIDING, INFORMING, OF_A_MESSAGE
 from shared.attestation.policy import Policy
+from shared.attestation.report import Shape
 from shared.attestation.roots import PRODUCTION
 from shared.attestation.session import Session, collateral_needed
 from tests.unit.attestation.minted import (
@@ -17,7 +18,6 @@ from tests.unit.attestation.minted import (
     NONCE,
     NOT_HERE,
     NOW,
-    OF_MESSAGES,
     OPEN,
     OTHER_SIGNER,
     PASSING,
@@ -102,7 +102,7 @@ def test_a_resold_nodes_key_is_told_apart_from_anothers():
 
 def test_every_factor_of_a_session_is_told_once_and_in_order():
     names = [one.name for one in examined(near_direct()).factors]
-    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_MESSAGES, *NOT_HERE)]
+    expected = [one for one in (*DECIDING, *INFORMING) if one not in (*OF_A_MESSAGE, *NOT_HERE)]
     assert names == expected
 
 
@@ -323,11 +323,13 @@ def test_synthetic_roots_are_said_loudly():
     assert details(examined(near_direct()))["trust_root"].startswith("SYNTHETIC: ")
 
 
-def test_the_collateral_of_every_quote_is_asked_for_once():
+def test_collateral_is_asked_for_the_chosen_machine_and_its_gateway_alone():
     assert collateral_needed(json.dumps(near_gateway())) == (KEY,)
     other = Machine(shown={"intel_quote": vector("dcap-qvl/tdx_quote").hex()})
-    mixed = near_gateway(Machine(), other)
-    assert collateral_needed(json.dumps(mixed)) == (KEY, "B0C06F000000/platform")
+    mixed = json.dumps(near_gateway(Machine(), other))
+    assert collateral_needed(mixed, SIGNER) == (KEY,)
+    behind_another = json.dumps(near_gateway(Machine(), gateway=other))
+    assert collateral_needed(behind_another, SIGNER) == (KEY, "B0C06F000000/platform")
     sgx = Machine(shown={"intel_quote": vector("dcap-qvl/sgx_quote").hex()})
     assert collateral_needed(json.dumps(near_direct(sgx))) == ()
     assert collateral_needed("no report") == ()
@@ -356,3 +358,36 @@ def test_the_model_that_was_called_is_looked_for():
 def test_evidence_of_gpus_is_nvidias_word_about_the_same_payload():
     answer, keys = nras(gpu_payload(count=1))
     assert fails(near_direct(), nras=answer, nras_keys=keys) == {"gpu_measurements"}
+
+
+@pytest.mark.parametrize(
+    ("report", "shapes", "status"),
+    [
+        (near_direct(), (), "skip"),
+        (near_direct(), ("near-direct",), "skip"),
+        (near_direct(), ("near-gateway", "vllm-proxy"), "fail"),
+        (vllm_proxy(), ("near-direct",), "fail"),
+        (near_gateway(), ("near-gateway",), "pass"),
+        (near_gateway(), ("near-direct",), "fail"),
+        (chutes(), (), "fail"),
+        (tinfoil(), (), "fail"),
+    ],
+)
+def test_a_report_of_another_shape_than_the_expected_fails_and_is_named(
+    report: object, shapes: tuple[Shape, ...], status: str
+):
+    session = examined(report, policy=Policy(shapes=shapes))
+    assert statuses(session)["gateway_attested"] == status
+    if status == "fail":
+        assert f"the shape {session.shape} is not accepted" in details(session)["gateway_attested"]
+
+
+def test_a_gateway_that_shows_its_machine_as_a_models_is_told_by_its_shape():
+    gateway = Machine(signer="44" * 20)
+    honest = examined(near_gateway(gateway=gateway), signer=gateway.signer)
+    assert honest.is_gateway_signer
+    flattened = vllm_proxy(gateway)
+    assert fails(flattened, signer=gateway.signer) == set()
+    expected = Policy(shapes=("near-gateway",))
+    assert fails(flattened, signer=gateway.signer, policy=expected) == {"gateway_attested"}
+    assert fails(near_gateway(gateway=gateway), signer=gateway.signer, policy=expected) == set()

@@ -1,5 +1,6 @@
 """Sessions of recorded evidence: it passes as it is, and no change of it adds a pass or a fall."""
 
+import hashlib
 import json
 import random
 import string
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.attestation import quote as quotes
 from shared.attestation.evidence import Evidence
 from shared.attestation.policy import Policy
 from shared.attestation.roots import PRODUCTION
@@ -49,7 +51,11 @@ def test_recorded_evidence_passes_in_every_factor():
     assert (session.signer, session.algorithm) == (NEAR_SIGNER, "ecdsa")
     assert (session.tcb_status, session.fmspc) == ("UpToDate", FMSPC)
     assert session.compose_hash.startswith("4676ec04")
-    assert session.os_image_hash.startswith("9b69bb16")
+    quote = quotes.parse(bytes.fromhex(json.loads(near_evidence().report)["intel_quote"]))
+    assert quote is not None
+    measured = b"".join((quote.mr_td, *quote.rtmrs[:3]))
+    assert session.os_image_hash == hashlib.sha256(measured).hexdigest()
+    assert "9b69bb16" in details(session)["os_image_known"]
     assert not session.synthetic
 
 

@@ -10,9 +10,9 @@ from shared.attestation.signing import (
     ReceiptKey,
     canonical,
     key_id_of,
-    verify,
     verify_document,
     verify_head,
+    verify_signature,
 )
 
 KEY, OTHER = ReceiptKey(b"\x02" * 32), ReceiptKey(b"\x03" * 32)
@@ -109,7 +109,7 @@ def test_what_has_no_canonical_form_is_refused_by_whoever_signs_and_by_whoever_c
     for strange in stranger:
         with pytest.raises(ValueError, match="no canonical JSON"):
             KEY.sign({"x": strange})
-        assert not verify({"x": strange}, "00" * 64, KEY.public_key)
+        assert not verify_signature({"x": strange}, "00" * 64, KEY.public_key)
 
 
 def test_a_head_is_signed_over_its_three_members_in_one_layout():
@@ -119,7 +119,7 @@ def test_a_head_is_signed_over_its_three_members_in_one_layout():
         canonical({"tree_size": 3, "root_hash": head.root_hash, "timestamp": head.timestamp})
         == layout
     )
-    assert verify(json.loads(layout), head.signature, KEY.public_key)
+    assert verify_signature(json.loads(layout), head.signature, KEY.public_key)
     assert verify_head(head, KEY.public_key)
     assert not verify_head(head, OTHER.public_key)
     for change in (

@@ -57,6 +57,7 @@ def catalog() -> Catalog:
     [
         ("[providers.p]\nbase_url = = 1", "line 2"),
         ("[providers.p]\ntypo = 1", "providers.p.typo"),
+        ("[providers.p]\nattestation_shapes = ['near']", "providers...*attestation_shapes"),
         ("[queue]\nlane_capacity = 'many'", "queue.lane_capacity"),
         ("[models.m]\nproviders = []", "models.m"),
         ("[models.m]\nproviders = [{ provider = 'x', upstream_model = 'y' }]", "no provider 'x'"),
@@ -79,6 +80,7 @@ def catalog() -> Catalog:
         (ATTESTED.format("TEE", "near", "attestation = 'always'"), "models...*attestation"),
         (ATTESTED.format("TEE", "near", "compose_hashes = ['abc']"), "models.t.compose_hashes"),
         (ATTESTED.format("TEE", "near", "os_images = ['xyz']"), "models.t.os_images"),
+        (ATTESTED.format("TEE", "near", "os_images = ['ab']"), "models.t.os_images"),
         (
             ATTESTED.format("TEE", "near", "attestation = 'require'")
             + "[attestation]\nreceipts = false",

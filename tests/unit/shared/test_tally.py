@@ -37,6 +37,14 @@ def counted(kit) -> str:
     return text(registry)
 
 
+def test_a_gauge_of_one_role_is_shown_by_who_has_set_it() -> None:
+    registry = CollectorRegistry()
+    size = tally.Gauge("size", "Size.", of_one_role=True, registry=registry)
+    assert "\nsize " not in text(registry)
+    size.set(0)
+    assert "\nsize 0.0\n" in text(registry)
+
+
 def test_what_is_shown_is_what_the_library_would_show() -> None:
     assert counted(tally) == counted(prometheus_client)
 

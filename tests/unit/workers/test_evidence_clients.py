@@ -22,7 +22,7 @@ class Recorded(Fetcher):
         self.asked: list[tuple[str, Mapping[str, str]]] = []
 
     @override
-    async def get(self, url, *, params=None, key=None):
+    async def get(self, url, *, params=None, key=None, most_bytes=0):
         self.asked.append((url, params or {}))
         for ending, answer in self.answers.items():
             if url.endswith(ending):

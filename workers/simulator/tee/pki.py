@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from shared.attestation.roots import Roots
+from shared.attestation.roots import NRAS_ISSUER, Roots
 from workers.simulator.tee.certificate import (
     Extension,
     Identity,
@@ -92,7 +92,9 @@ class Pki:
         )
 
     def save(self, directory: Path) -> None:
-        """The roots last: who finds them finds all of it."""
+        """The roots last: who finds them finds all of it. Raises FileExistsError where they are."""
+        if (directory / ROOTS_FILE).exists():
+            raise FileExistsError(f"{directory} holds a TEE: what it attests would lose its roots")
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory / KEYS_FILE, msgspec.json.encode(self._kept()))
         _write(directory / CA_FILE, self.root.pem.encode())
@@ -109,6 +111,7 @@ class Pki:
             name="synthetic",
             intel_der=self.root.der,
             nvidia_sha256=hashlib.sha256(self.gpu_root.der).hexdigest(),
+            nras_issuer=NRAS_ISSUER,
             synthetic=True,
         )
 

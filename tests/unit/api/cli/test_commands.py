@@ -1,10 +1,13 @@
 """Every command explains itself, in sentences."""
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from api.cli import FAMILIES, commands
 from api.cli.config import load_catalog
+from api.cli.ready import write_ready
+from tests.unit.api.cli.test_ready import READY
 
 PROCESSES = {"api", "worker", "metering", "background", "simulator"}
 
@@ -33,6 +36,17 @@ def test_a_bad_catalog_is_refused_with_the_place_and_the_reason(tmp_path):
     shown = CliRunner().invoke(commands(["config"]), ["config", "check", str(file)])
     assert shown.exit_code == 1
     assert "models.m: there is no provider 'none'" in shown.output
+
+
+@pytest.mark.parametrize(("url", "is_told"), [("http://127.0.0.1:9", False), (None, True)])
+def test_a_provider_that_a_running_gateway_simulates_is_not_said_to_be_off(
+    tmp_path, url: str | None, is_told: bool
+):
+    write_ready(tmp_path, replace(READY, simulator_url=url))
+    asked = ["config", "check", "--data-dir", str(tmp_path)]
+    shown = CliRunner().invoke(commands(["config"]), asked)
+    assert ("provider near_sim is off while GATEWAY_SIMULATOR_KEY" in shown.stderr) is is_told
+    assert "provider near is off while NEAR_API_KEY is not set" in shown.stderr
 
 
 @pytest.mark.parametrize(

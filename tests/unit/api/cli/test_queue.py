@@ -21,6 +21,8 @@ VIEW = ShardView(
     sealed_bytes=1024,
     spend_backlog=5,
     spend_quarantined=0,
+    receipt_backlog=6,
+    receipts_quarantined=7,
 )
 
 
@@ -32,6 +34,7 @@ def test_a_lane_is_a_line_with_its_counts_ages_and_claims():
 
 def test_the_totals_are_named():
     assert "buried 4   sealed bytes 1024   spend backlog 5" in shard_text(VIEW)
+    assert shard_text(VIEW).rstrip().endswith("receipt backlog 6   receipts quarantined 7")
 
 
 def test_processes_are_listed_by_role():

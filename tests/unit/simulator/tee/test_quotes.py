@@ -181,6 +181,22 @@ def test_a_kept_pki_is_the_same_afterwards_and_its_owners_alone(tmp_path: Path):
     assert modes == {0o600}
 
 
+def test_a_kept_pki_is_never_replaced(tmp_path: Path):
+    Pki.mint(NOW).save(tmp_path)
+    kept = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="holds a TEE"):
+        Pki.mint(NOW).save(tmp_path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == kept
+
+
+def test_one_that_was_not_wholly_kept_can_be_made_again(tmp_path: Path):
+    Pki.mint(NOW).save(tmp_path)
+    (tmp_path / "roots.json").unlink()
+    again = Pki.mint(NOW)
+    again.save(tmp_path)
+    assert Pki.load(tmp_path).roots == again.roots
+
+
 def test_machines_of_a_kept_pki_keep_the_signers_that_a_key_service_holds(tmp_path: Path):
     pki = Pki.mint(NOW)
     pki.save(tmp_path)

@@ -1,4 +1,4 @@
-"""Whom to ask about a transcript: its provider, as the catalog it ran under has it."""
+"""Aims: a transcript's target, which is its provider as the catalog it ran under has it."""
 
 import structlog
 
@@ -12,7 +12,7 @@ from workers.attestation.target import Target, Targets
 log = structlog.get_logger()
 
 
-class Aims:
+class Addressees:
     """Where the catalog is gone, or has the provider no more, the one in force is asked."""
 
     def __init__(self, catalogs: CatalogWatch, targets: Targets) -> None:
